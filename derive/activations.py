@@ -1,0 +1,216 @@
+"""Activations: the built-in names, and any SymPy expression in `x`.
+
+A new built-in is one line in `BUILTIN`. A user's own needs no line at all: `MLP(activation=x*exp(-x**2))`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import sympy as sp
+
+from .errors import BadInput
+from .symbols import alpha, x
+
+
+def relu(q: sp.Expr) -> sp.Expr:
+    """max(q, 0)."""
+    return q * step(q)
+
+
+def leaky_relu(q: sp.Expr, slope: object = alpha) -> sp.Expr:
+    """max(q, 0) + slope · min(q, 0)."""
+    return slope * q + (1 - slope) * relu(q)
+
+
+def step(q: sp.Expr) -> sp.Expr:
+    """1 for q > 0, 0 for q < 0."""
+    return sp.Heaviside(q)
+
+
+def normal_cdf(q: sp.Expr) -> sp.Expr:
+    """Φ(q), the standard normal distribution function."""
+    return (1 + sp.erf(q / sp.sqrt(2))) / 2
+
+
+def gelu(q: sp.Expr) -> sp.Expr:
+    """q · Φ(q), exact (no tanh approximation)."""
+    return q * normal_cdf(q)
+
+
+def sigmoid(q: sp.Expr) -> sp.Expr:
+    """1/(1 + e^{−q})."""
+    return 1 / (1 + sp.exp(-q))
+
+
+def softplus(q: sp.Expr) -> sp.Expr:
+    """log(1 + e^q)."""
+    return sp.log(1 + sp.exp(q))
+
+
+def silu(q: sp.Expr) -> sp.Expr:
+    """q · sigmoid(q)."""
+    return q * sigmoid(q)
+
+
+def mish(q: sp.Expr) -> sp.Expr:
+    """q · tanh(softplus(q))."""
+    return q * sp.tanh(softplus(q))
+
+
+def elu(q: sp.Expr) -> sp.Expr:
+    """q for q > 0, e^q − 1 otherwise."""
+    return sp.Piecewise((q, q > 0), (sp.exp(q) - 1, True))
+
+
+def hard_tanh(q: sp.Expr) -> sp.Expr:
+    """q clipped to [−1, 1]."""
+    return sp.Piecewise((-1, q < -1), (1, q > 1), (q, True))
+
+
+def hermite(degree: int) -> Callable[[sp.Expr], sp.Expr]:
+    """The probabilists' Hermite polynomial He_n, normalised to unit variance under N(0, 1)."""
+    return lambda q: sp.expand(
+        sp.hermite_prob(degree, q) if hasattr(sp, "hermite_prob")
+        else 2 ** sp.Rational(-degree, 2) * sp.hermite(degree, q / sp.sqrt(2))
+    ) / sp.sqrt(sp.factorial(degree))
+
+
+BUILTIN: dict[str, Callable[[sp.Expr], sp.Expr]] = {
+    "linear": lambda q: q,
+    "relu": relu,
+    "leaky_relu": leaky_relu,
+    "abs": lambda q: q * sp.sign(q),
+    "sign": sp.sign,
+    "step": step,
+    "relu2": lambda q: q**2 * step(q),
+    "relu3": lambda q: q**3 * step(q),
+    "square": lambda q: q**2,
+    "cube": lambda q: q**3,
+    "erf": sp.erf,
+    "gelu": gelu,
+    "gaussian": lambda q: sp.exp(-(q**2)),
+    "sin": sp.sin,
+    "cos": sp.cos,
+    "rbf": lambda q: sp.sin(q) + sp.cos(q),
+    "exp": sp.exp,
+    "tanh": sp.tanh,
+    "sigmoid": sigmoid,
+    "softplus": softplus,
+    "silu": silu,
+    "mish": mish,
+    "elu": elu,
+    "hard_tanh": hard_tanh,
+}
+_PARAMETERS = {"leaky_relu": (alpha,)}
+
+
+@dataclass(frozen=True)
+class Activation:
+    """φ, with what is needed to print, differentiate and integrate it.
+
+    Attributes:
+        name: a built-in's name when the expression is one ("relu" for Max(x, 0)), otherwise the expression as text.
+        expr: φ(x), piecewise parts written with Heaviside steps where that is exact for every x.
+        parameters: declared free symbols besides x.
+    """
+
+    name: str
+    expr: sp.Expr
+    parameters: tuple[sp.Symbol, ...] = ()
+
+    def __call__(self, q: sp.Expr) -> sp.Expr:
+        return self.derivative(0, q)
+
+    def derivative(self, order: int, q: sp.Expr = x) -> sp.Expr:
+        """φ^{(order)}(q), almost everywhere: no δ at kinks and jumps."""
+        expr = self.expr
+        for _ in range(order):
+            expr = almost_everywhere_derivative(expr)
+        return expr.subs(x, q)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def almost_everywhere_derivative(expr: sp.Expr, variable: sp.Symbol = x) -> sp.Expr:
+    """d expr/d variable with the δ's at kinks and jumps dropped."""
+    derived = expr.diff(variable)
+    return derived.replace(sp.DiracDelta, lambda *args: sp.Integer(0))
+
+
+def steps_form(expr: sp.Expr) -> sp.Expr:
+    """Write Max, Min, Abs, sign and Piecewise of real arguments with Heaviside steps of +x (value ½ at 0).
+
+    ReLU given as Max(x, 0), x*Heaviside(x), (x + |x|)/2 or a Piecewise comes out as x*Heaviside(x).
+    """
+    expr = sp.piecewise_fold(expr) if expr.has(sp.Piecewise) else expr
+    expr = expr.replace(lambda e: isinstance(e, sp.Piecewise), _piecewise_to_steps)
+    expr = expr.rewrite([sp.Max, sp.Min, sp.Abs, sp.sign], sp.Heaviside)
+    expr = expr.replace(sp.Heaviside, lambda q, *_: _step(q))
+    return sp.expand(expr) if expr.has(sp.Heaviside) else expr
+
+
+def _step(q: sp.Expr) -> sp.Expr:
+    """Heaviside(q) with a positive leading coefficient in x, so that equal steps look equal."""
+    q = sp.expand(q)
+    slope = q.coeff(x, 1)
+    if q.is_polynomial(x) and sp.degree(q, x) == 1 and slope.is_number:
+        shifted = sp.expand(q / sp.Abs(slope))
+        return 1 - sp.Heaviside(-shifted) if slope < 0 else sp.Heaviside(shifted)
+    return sp.Heaviside(q)
+
+
+def _piecewise_to_steps(piecewise: sp.Piecewise) -> sp.Expr:
+    """Sum of pieces, each times the indicator of its interval."""
+    total = sp.Integer(0)
+    for value, interval in piecewise.as_expr_set_pairs(sp.S.Reals):
+        for part in interval.args if isinstance(interval, sp.Union) else (interval,):
+            if isinstance(part, sp.FiniteSet):
+                continue
+            if not isinstance(part, sp.Interval):
+                raise BadInput(f"the Piecewise {piecewise} has the condition {part}: give conditions that are intervals of x")
+            lower = sp.Integer(1) if part.start is sp.S.NegativeInfinity else _step(x - part.start)
+            upper = sp.Integer(0) if part.end is sp.S.Infinity else _step(x - part.end)
+            total += value * (lower - upper)
+    return total
+
+
+def activation(value: object, parameters: Sequence[sp.Symbol] = ()) -> Activation:
+    """An activation from a name or from any SymPy expression in `x`.
+
+    Args:
+        value: a name in `BUILTIN`, or an expression in `x`.
+        parameters: the expression's other free symbols, which a numerical evaluation will be given as keywords.
+
+    Raises:
+        BadInput: an unknown name (with the nearest match), or undeclared free symbols.
+    """
+    if isinstance(value, str):
+        if value not in BUILTIN:
+            close = difflib.get_close_matches(value, BUILTIN, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "known names: " + ", ".join(BUILTIN)
+            raise BadInput(f"unknown activation {value!r}: {hint}")
+        return Activation(value, BUILTIN[value](x), _PARAMETERS.get(value, ()))
+    expr = sp.sympify(value)
+    declared = tuple(parameters)
+    strangers = expr.free_symbols - {x, *declared}
+    if strangers:
+        names = ", ".join(sorted(map(str, strangers)))
+        raise BadInput(
+            f"the activation {expr} has free symbols other than x: {names}. Write it in derive's `x`, and declare parameters with "
+            f"activation({expr}, parameters=[{names}])"
+        )
+    known = _known_name(expr)
+    return Activation(known, BUILTIN[known](x), declared) if known else Activation(str(expr), expr, declared)
+
+
+def _known_name(expr: sp.Expr) -> str | None:
+    """The built-in that `expr` is, if it is one."""
+    form = sp.expand(steps_form(expr))
+    for name, function in BUILTIN.items():
+        if name not in _PARAMETERS and sp.expand(steps_form(function(x)) - form) == 0:
+            return name
+    return None
