@@ -1,0 +1,208 @@
+"""Dual functions: E[f(u) g(v)] for a pair of Gaussians, as functions of their covariance.
+
+A `Dual` is one such expectation; a `PairFunction` is a sum of products of them, over fields that are independent of one another:
+preactivations h, gates m and feedback z. It is all a layer of a wide network is, seen from its kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import sympy as sp
+
+from .activations import almost_everywhere_derivative, steps_form
+from .derivation import Step
+from .errors import BadInput, NoClosedForm
+from .gaussian import expectation
+from .symbols import h, m, u, v, x, z
+
+# The covariance of the pair (u, v), by name.
+q_mumu, q_nunu = sp.symbols("q_mumu q_nunu", positive=True)
+q_munu = sp.Symbol("q_munu", real=True)
+FIELDS = (h, m, z)
+
+
+@dataclass(frozen=True)
+class Covariance:
+    """Covariance of a pair of Gaussians, [[mumu, munu], [munu, nunu]]."""
+
+    mumu: sp.Expr
+    munu: sp.Expr
+    nunu: sp.Expr
+
+    def map(self, function: Callable[[sp.Expr], sp.Expr]) -> Covariance:
+        return Covariance(function(self.mumu), function(self.munu), function(self.nunu))
+
+    @property
+    def diagonal(self) -> tuple[Covariance, Covariance]:
+        """The covariances of (u, u) and of (v, v)."""
+        return Covariance(self.mumu, self.mumu, self.mumu), Covariance(self.nunu, self.nunu, self.nunu)
+
+
+@dataclass(frozen=True)
+class Dual:
+    """E[f(u) g(v)] with (u, v) ~ N(0, q).
+
+    Attributes:
+        f, g: expressions in x.
+        closed: the expectation in q_mumu, q_munu, q_nunu; None if there is no closed form.
+        closed_diagonal: E[f(u) g(u)] in q_mumu; None if there is no closed form.
+        reason: why there is none.
+        steps, diagonal_steps: how the engine found them.
+    """
+
+    f: sp.Expr
+    g: sp.Expr
+    closed: sp.Expr | None
+    closed_diagonal: sp.Expr | None
+    reason: str
+    steps: tuple[Step, ...]
+    diagonal_steps: tuple[Step, ...]
+
+    def on(self, q: Covariance) -> sp.Expr:
+        """The expectation at a covariance; unevaluated, `E_{…}(q)`, where there is no closed form."""
+        if q.mumu == q.munu == q.nunu:
+            if self.closed_diagonal is not None:
+                return self.closed_diagonal.subs(q_mumu, q.mumu)
+        elif self.closed is not None:
+            return self.closed.subs({q_mumu: q.mumu, q_munu: q.munu, q_nunu: q.nunu}, simultaneous=True)
+        return sp.Function(self.label)(q.mumu, q.munu, q.nunu)
+
+    @property
+    def label(self) -> str:
+        """A name that tells f and g, for expectations that stay unevaluated."""
+        return f"E[{self.f.subs(x, u)}*{self.g.subs(x, v)}]"
+
+    @property
+    def free_symbols(self) -> set[sp.Symbol]:
+        return (self.f.free_symbols | self.g.free_symbols) - {x}
+
+
+@dataclass(frozen=True)
+class Term:
+    """coefficient × Π_field Dual_field."""
+
+    coefficient: sp.Expr
+    duals: tuple[tuple[sp.Symbol, Dual], ...]
+
+
+@dataclass(frozen=True)
+class PairFunction:
+    """E[F(h_μ, m_μ, z_μ) F'(h_ν, m_ν, z_ν)] as a sum of products of duals over the independent fields."""
+
+    name: str
+    left: sp.Expr
+    right: sp.Expr
+    terms: tuple[Term, ...]
+
+    @property
+    def is_zero(self) -> bool:
+        return not self.terms
+
+    @property
+    def duals(self) -> tuple[Dual, ...]:
+        return tuple(dict.fromkeys(dual for term in self.terms for _, dual in term.duals))
+
+    @property
+    def free_symbols(self) -> set[sp.Symbol]:
+        found: set[sp.Symbol] = set()
+        for term in self.terms:
+            found |= term.coefficient.free_symbols
+            for _, dual in term.duals:
+                found |= dual.free_symbols
+        return found
+
+    def uses(self, field: sp.Symbol) -> bool:
+        """Whether any term needs the covariance of this field."""
+        return any(field == used for term in self.terms for used, _ in term.duals)
+
+    def on(self, preactivation: Covariance, gates: Covariance | None = None, feedback: Covariance | None = None) -> Covariance:
+        """Evaluate at (μ, ν), (μ, μ) and (ν, ν)."""
+        at = {h: preactivation, m: gates, z: feedback}
+
+        def value(pick: Callable[[Covariance], Covariance]) -> sp.Expr:
+            total = sp.Integer(0)
+            for term in self.terms:
+                product = term.coefficient
+                for field, dual in term.duals:
+                    product *= dual.on(pick(at[field]))
+                total += product
+            return total
+
+        return Covariance(value(lambda q: q.diagonal[0]), value(lambda q: q), value(lambda q: q.diagonal[1]))
+
+
+def pair_function(name: str, left: sp.Expr, right: sp.Expr) -> PairFunction:
+    """Split E[left(μ) right(ν)] over h, m and z, which are independent, and give each factor to the Gaussian engine.
+
+    Raises:
+        BadInput: a term couples two of the fields (say tanh(h + m)), so that the expectation does not factorise.
+    """
+    terms: dict[tuple, sp.Expr] = {}
+    for left_coefficient, left_factors in _separate(left):
+        for right_coefficient, right_factors in _separate(right):
+            duals = []
+            for field in FIELDS:
+                f, g = left_factors.get(field, sp.Integer(1)), right_factors.get(field, sp.Integer(1))
+                if f != 1 or g != 1:
+                    duals.append((field, dual(f, g)))
+            key = tuple(duals)
+            terms[key] = terms.get(key, sp.Integer(0)) + left_coefficient * right_coefficient
+    kept = tuple(Term(value, key) for key, value in terms.items() if value != 0 and not any(d.closed == 0 for _, d in key))
+    return PairFunction(name, left, right, kept)
+
+
+def _separate(expr: sp.Expr) -> list[tuple[sp.Expr, dict[sp.Symbol, sp.Expr]]]:
+    """A sum of (coefficient, {field: factor in x}); one term if the expression holds a single field."""
+    fields = [field for field in FIELDS if expr.has(field)]
+    if expr == 0:
+        return []
+    if len(fields) == 1:
+        coefficient, factor = expr.as_independent(fields[0], as_Add=False)
+        return [(coefficient, {fields[0]: factor.subs(fields[0], x)})]
+    result = []
+    for summand in sp.Add.make_args(sp.expand(expr)):
+        coefficient, factors = sp.Integer(1), {}
+        for factor in sp.Mul.make_args(summand):
+            inside = [field for field in FIELDS if factor.has(field)]
+            if len(inside) > 1:
+                raise BadInput(
+                    f"the factor {factor} couples the fields {', '.join(map(str, inside))}: a lazy kernel needs products of functions of one "
+                    "field each (h, m and z are independent at t = 0)"
+                )
+            if inside:
+                factors[inside[0]] = factors.get(inside[0], sp.Integer(1)) * factor.subs(inside[0], x)
+            else:
+                coefficient *= factor
+        result.append((coefficient, factors))
+    return result
+
+
+@cache
+def dual(f: sp.Expr, g: sp.Expr) -> Dual:
+    """E[f(u) g(v)] by the Gaussian engine, on and off the diagonal."""
+    parameters = (f.free_symbols | g.free_symbols) - {x}
+    if {u, v} & parameters:
+        clash = ", ".join(sorted(map(str, {u, v} & parameters)))
+        raise BadInput(f"the parameter {clash} of {f}, {g} has the name of a Gaussian variable: rename it")
+    f_steps, g_steps = steps_form(f), steps_form(g)
+    reason, closed, steps = "", None, ()
+    try:
+        found = expectation(
+            f_steps.subs(x, u) * g_steps.subs(x, v), sp.Matrix([[q_mumu, q_munu], [q_munu, q_nunu]]), variables=(u, v)
+        )
+        closed, steps = found.expr, found.steps
+    except NoClosedForm as error:
+        reason = error.reason
+    diagonal, diagonal_steps = None, ()
+    try:
+        found = expectation(f_steps.subs(x, u) * g_steps.subs(x, u), sp.Matrix([[q_mumu]]), variables=(u,))
+        diagonal, diagonal_steps = found.expr, found.steps
+    except NoClosedForm as error:
+        reason = reason or error.reason
+    return Dual(f, g, closed, diagonal, reason, steps, diagonal_steps)
+
+
+__all__ = ["Covariance", "Dual", "PairFunction", "Term", "almost_everywhere_derivative", "dual", "pair_function"]
