@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
 
 import sympy as sp
 
@@ -20,6 +21,9 @@ from .activations import Activation
 from .errors import BadInput
 from .network import MLP
 from .symbols import Delta, ddphi, dphi, h, m, phi, z
+
+if TYPE_CHECKING:
+    from .lazy import LazyKernel
 
 Coefficient = sp.Expr | tuple[sp.Expr, ...]
 FIELDS = (h, z, m, Delta)
@@ -148,6 +152,12 @@ class Rule:
             tuple(self.feedback.at(layer, net.depth) for layer in range(1, net.depth + 1)),
         )
 
+    def lazy_kernel(self, net: MLP) -> LazyKernel:
+        """The lazy-limit kernel of this rule on a network: `derive.lazy_kernel(self, net)`."""
+        from .lazy import lazy_kernel
+
+        return lazy_kernel(self, net)
+
 
 @dataclass(frozen=True)
 class BoundRule:
@@ -170,6 +180,12 @@ class BoundRule:
     def parameters(self) -> tuple[sp.Symbol, ...]:
         """Free symbols of rule and network, sorted by name."""
         return tuple(sorted({*self.rule.parameters, *self.net.parameters}, key=str))
+
+    def source(self) -> str:
+        """A readable Python module with the rule's single-site functions in JAX, for solvers and finite networks."""
+        from .codegen.emit import dynamics_source
+
+        return dynamics_source(self)
 
 
 def put_activation(expr: sp.Expr, act: Activation) -> sp.Expr:
