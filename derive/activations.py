@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import sympy as sp
 
 from .errors import BadInput
+from .piecewise import steps_form
 from .symbols import alpha, x
 
 
@@ -139,43 +140,6 @@ def almost_everywhere_derivative(expr: sp.Expr, variable: sp.Symbol = x) -> sp.E
     """d expr/d variable with the δ's at kinks and jumps dropped."""
     derived = expr.diff(variable)
     return derived.replace(sp.DiracDelta, lambda *args: sp.Integer(0))
-
-
-def steps_form(expr: sp.Expr) -> sp.Expr:
-    """Write Max, Min, Abs, sign and Piecewise of real arguments with Heaviside steps of +x (value ½ at 0).
-
-    ReLU given as Max(x, 0), x*Heaviside(x), (x + |x|)/2 or a Piecewise comes out as x*Heaviside(x).
-    """
-    expr = sp.piecewise_fold(expr) if expr.has(sp.Piecewise) else expr
-    expr = expr.replace(lambda e: isinstance(e, sp.Piecewise), _piecewise_to_steps)
-    expr = expr.rewrite([sp.Max, sp.Min, sp.Abs, sp.sign], sp.Heaviside)
-    expr = expr.replace(sp.Heaviside, lambda q, *_: _step(q))
-    return sp.expand(expr) if expr.has(sp.Heaviside) else expr
-
-
-def _step(q: sp.Expr) -> sp.Expr:
-    """Heaviside(q) with a positive leading coefficient in x, so that equal steps look equal."""
-    q = sp.expand(q)
-    slope = q.coeff(x, 1)
-    if q.is_polynomial(x) and sp.degree(q, x) == 1 and slope.is_number:
-        shifted = sp.expand(q / sp.Abs(slope))
-        return 1 - sp.Heaviside(-shifted) if slope < 0 else sp.Heaviside(shifted)
-    return sp.Heaviside(q)
-
-
-def _piecewise_to_steps(piecewise: sp.Piecewise) -> sp.Expr:
-    """Sum of pieces, each times the indicator of its interval."""
-    total = sp.Integer(0)
-    for value, interval in piecewise.as_expr_set_pairs(sp.S.Reals):
-        for part in interval.args if isinstance(interval, sp.Union) else (interval,):
-            if isinstance(part, sp.FiniteSet):
-                continue
-            if not isinstance(part, sp.Interval):
-                raise BadInput(f"the Piecewise {piecewise} has the condition {part}: give conditions that are intervals of x")
-            lower = sp.Integer(1) if part.start is sp.S.NegativeInfinity else _step(x - part.start)
-            upper = sp.Integer(0) if part.end is sp.S.Infinity else _step(x - part.end)
-            total += value * (lower - upper)
-    return total
 
 
 def activation(value: object, parameters: Sequence[sp.Symbol] = ()) -> Activation:
