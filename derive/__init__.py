@@ -1,0 +1,94 @@
+"""derive: from a learning rule and a network to kernels and mean-field equations, symbolically.
+
+`from derive import *` brings everything a session at the prompt needs:
+
+    >>> from derive import *
+    >>> kernel = lazy_kernel(FA(rho), MLP(depth=2, activation="relu"))
+    >>> kernel.expr, kernel.derivation(), kernel.latex(), kernel.source()
+"""
+
+from types import ModuleType
+
+from sympy import (
+    Abs,
+    Eq,
+    Heaviside,
+    Matrix,
+    Max,
+    Min,
+    Piecewise,
+    Rational,
+    Symbol,
+    cos,
+    cosh,
+    erf,
+    exp,
+    expand,
+    factor,
+    log,
+    oo,
+    pi,
+    sign,
+    simplify,
+    sin,
+    sinh,
+    sqrt,
+    tanh,
+)
+
+from .activations import (
+    BUILTIN,
+    Activation,
+    activation,
+    elu,
+    gelu,
+    hard_tanh,
+    hermite,
+    leaky_relu,
+    mish,
+    normal_cdf,
+    relu,
+    sigmoid,
+    silu,
+    softplus,
+    step,
+)
+from .derivation import Derivation, Step
+from .dmft import DMFTEquations, dmft_equations
+from .errors import BadInput, DeriveError, NoClosedForm
+from .gaussian import Expectation, covariance, expectation
+from .lazy import LazyKernel, lazy_kernel
+from .network import MLP
+from .rules import DFA, FA, GD, GLN, BoundRule, Feedback, Hebb, Rule
+from .symbols import (
+    Delta,
+    K_mumu,
+    K_munu,
+    K_nunu,
+    a,
+    alpha,
+    b,
+    beta,
+    c,
+    ddphi,
+    dphi,
+    eta,
+    gamma0,
+    h,
+    kappa,
+    lam,
+    m,
+    phi,
+    rho,
+    s,
+    sigma_b,
+    sigma_w,
+    u,
+    v,
+    w,
+    x,
+    z,
+)
+
+__all__ = [name for name, value in list(globals().items()) if not name.startswith("_") and not isinstance(value, ModuleType)]
+__version__ = "0.1.0"

@@ -2,17 +2,78 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import sympy as sp
+from sympy.printing.latex import LatexPrinter
+from sympy.printing.precedence import PRECEDENCE
 
-from .symbols import LATEX_NAMES
+from .fields import Field, Kernel, Signal
+from .symbols import latex_name
+
+
+class _Printer(LatexPrinter):
+    """LaTeX with the project's symbol names and the field's shorthand for sums over the past."""
+
+    def _print_Symbol(self, expr: sp.Symbol, style: str = "plain") -> str:
+        return latex_name(expr) or super()._print_Symbol(expr, style)
+
+    def _print_Sum(self, expr: sp.Sum) -> str:
+        limits = {str(index): (str(low), str(high)) for index, low, high in expr.limits}
+        when = {("0", "t - 1"): "s<t", ("0", "t"): r"s\le t"}.get(limits.get("s", ("", "")))
+        if limits.get("nu") == ("1", "P") and when:
+            return rf"\sum_{{{when},\,\nu}} " + self.parenthesize(expr.function, PRECEDENCE["Mul"])
+        return super()._print_Sum(expr)
 
 
 def to_latex(expr: object) -> str:
     """LaTeX of an expression, an equation, or a string that is LaTeX already, with the project's symbol names."""
-    return expr if isinstance(expr, str) else sp.latex(expr, symbol_names=LATEX_NAMES)
+    return expr if isinstance(expr, str) else _Printer().doprint(sp.sympify(expr))
+
+
+def plain(equation: sp.Basic | str) -> str:
+    """An equation as one line of text: expressions as SymPy reads them back, LaTeX and field equations in Unicode."""
+    if isinstance(equation, str | sp.MatrixBase) or equation.atoms(Field, Kernel, Signal):
+        return in_unicode(to_latex(equation))
+    if isinstance(equation, sp.Equality):
+        return f"{equation.lhs} = {equation.rhs}"
+    return str(equation)
+
+
+def in_unicode(tex: str) -> str:
+    """LaTeX as one line of Unicode text."""
+    from pylatexenc.latex2text import LatexNodes2Text
+
+    grouped = _fractions(tex)
+    grouped = re.sub(r"([\^_])\{([^{}]*[-+ <=,][^{}]*)\}", r"\1{(\2)}", grouped)
+    return re.sub(r"\s+", " ", LatexNodes2Text(math_mode="text").latex_to_text(grouped)).strip()
+
+
+def _fractions(tex: str) -> str:
+    r"""Write \frac{a + b}{c} as (a + b)/c: one line needs the parentheses."""
+    match = re.search(r"\\t?frac(?=[{\d])", tex)
+    if not match:
+        return tex
+    top, rest = _group(tex[match.end() :])
+    bottom, rest = _group(rest)
+    top, bottom = (f"({part})" if re.search(r"[-+ ]", part.strip()) else part for part in (_fractions(top), _fractions(bottom)))
+    return f"{tex[: match.start()]}{top}/{bottom}{_fractions(rest)}"
+
+
+def _group(tex: str) -> tuple[str, str]:
+    """The leading {…} group (or single character, or command) and what follows it."""
+    if not tex.startswith("{"):
+        match = re.match(r"\\[a-zA-Z]+( ?\w)?|.", tex)
+        end = match.end() if match else 0
+        return tex[:end], tex[end:]
+    depth = 0
+    for index, sign in enumerate(tex):
+        depth += {"{": 1, "}": -1}.get(sign, 0)
+        if depth == 0:
+            return tex[1:index], tex[index + 1 :]
+    return tex[1:], ""
 
 
 @dataclass(frozen=True)
@@ -29,12 +90,16 @@ class Step:
     equation: sp.Basic | str | None = None
     children: tuple[Step, ...] = ()
 
+    def __post_init__(self) -> None:
+        if isinstance(self.equation, sp.MatrixBase):
+            object.__setattr__(self, "equation", sp.ImmutableMatrix(self.equation))
+
     def lines(self, indent: int = 0) -> Iterator[str]:
         """The step and those inside it as plain text."""
         pad = "  " * indent
         yield f"{pad}{self.reason}"
         if self.equation is not None:
-            yield f"{pad}    {self.equation}"
+            yield f"{pad}    {plain(self.equation)}"
         for child in self.children:
             yield from child.lines(indent + 1)
 

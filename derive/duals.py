@@ -12,7 +12,7 @@ from functools import cache
 
 import sympy as sp
 
-from .activations import almost_everywhere_derivative, steps_form
+from .activations import steps_form
 from .derivation import Step
 from .errors import BadInput, NoClosedForm
 from .gaussian import expectation
@@ -73,7 +73,7 @@ class Dual:
     @property
     def label(self) -> str:
         """A name that tells f and g, for expectations that stay unevaluated."""
-        return f"E[{self.f.subs(x, u)}*{self.g.subs(x, v)}]"
+        return f"E[{sp.Mul(self.f.subs(x, u), self.g.subs(x, v), evaluate=False)}]"
 
     @property
     def free_symbols(self) -> set[sp.Symbol]:
@@ -203,6 +203,3 @@ def dual(f: sp.Expr, g: sp.Expr) -> Dual:
     except NoClosedForm as error:
         reason = reason or error.reason
     return Dual(f, g, closed, diagonal, reason, steps, diagonal_steps)
-
-
-__all__ = ["Covariance", "Dual", "PairFunction", "Term", "almost_everywhere_derivative", "dual", "pair_function"]

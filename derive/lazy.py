@@ -19,12 +19,12 @@ from pathlib import Path
 
 import sympy as sp
 
-from .derivation import Derivation, Step
+from .derivation import Derivation
 from .duals import Covariance, Dual, PairFunction, pair_function
 from .errors import BadInput
 from .network import MLP
 from .rules import BoundRule, Rule
-from .symbols import Delta, K_mumu, K_munu, K_nunu, m, z
+from .symbols import Delta, K_mumu, K_munu, K_nunu, z
 
 INPUT = Covariance(K_mumu, K_munu, K_nunu)
 
@@ -166,6 +166,24 @@ class LazyKernel:
     def _repr_latex_(self) -> str:
         return self.latex()
 
+    def title(self) -> str:
+        """One line: rule and network."""
+        from .lazy_text import kernel_title
+
+        return kernel_title(self)
+
+    def definitions(self) -> list[tuple[str, str]]:
+        """Symbols (LaTeX) and their meaning, for a document's table."""
+        from .lazy_text import DEFINITIONS
+
+        return list(DEFINITIONS)
+
+    def document(self) -> str:
+        """A standalone LaTeX document with definitions, result and derivation."""
+        from .latex import document
+
+        return document(self)
+
     def source(self, standalone: bool = False) -> str:
         """A readable Python module that evaluates the kernel with JAX.
 
@@ -224,6 +242,3 @@ def collect_parameters(expr: sp.Expr, parameters: Sequence[sp.Symbol]) -> sp.Exp
     """Write a sum as a polynomial in the rule's parameters where it is one (ρ² … + ρ … + …)."""
     names = [p for p in parameters if expr.has(p) and expr.is_polynomial(p)]
     return sp.collect(expr, names) if names else expr
-
-
-__all__ = ["INPUT", "LazyKernel", "lazy_kernel", "m"]

@@ -8,6 +8,7 @@ rule meets a network.
 from __future__ import annotations
 
 import sympy as sp
+from sympy.printing.latex import LatexPrinter
 
 # The argument of every activation.
 x = sp.Symbol("x", real=True)
@@ -32,11 +33,19 @@ K_mumu, K_nunu = sp.symbols("K_mumu K_nunu", positive=True)
 K_munu = sp.Symbol("K_munu", real=True)
 
 
+def _applied(self: sp.Function, printer: LatexPrinter, exp: str | None = None) -> str:
+    """f(x), or f(x)^{n}, with the class's own LaTeX name."""
+    text = rf"{self.tex}\left({printer._print(self.args[0])}\right)"
+    return text if exp is None else rf"{text}^{{{exp}}}"
+
+
 class phi(sp.Function):
     """The network's activation, before it is known."""
 
     nargs = 1
     is_real = True
+    tex = r"\varphi"
+    _latex = _applied
 
     def fdiff(self, argindex: int = 1) -> sp.Expr:
         return dphi(self.args[0])
@@ -47,6 +56,8 @@ class dphi(sp.Function):
 
     nargs = 1
     is_real = True
+    tex = r"\dot\varphi"
+    _latex = _applied
 
     def fdiff(self, argindex: int = 1) -> sp.Expr:
         return ddphi(self.args[0])
@@ -57,11 +68,34 @@ class ddphi(sp.Function):
 
     nargs = 1
     is_real = True
+    tex = r"\ddot\varphi"
+    _latex = _applied
 
 
-LATEX_NAMES = {
-    K_mumu: r"K^{x}_{\mu\mu}",
-    K_munu: r"K^{x}_{\mu\nu}",
-    K_nunu: r"K^{x}_{\nu\nu}",
-    Delta: r"\Delta",
-}
+_PAIRS = {"mumu": r"\mu\mu", "munu": r"\mu\nu", "nunu": r"\nu\nu"}
+_BASES = {
+    "K": "K^{x}", "K_eNTK": "K", "q": "q", "Sigma": r"\Sigma", "Phi": r"\Phi", "dotPhi": r"\dot\Phi", "G_tilde": r"\tilde G", "Gamma": r"\Gamma", "H": "H",
+}  # fmt: skip
+
+
+def layer_symbol(base: str, layer: int | None = None, pair: str | None = None, **assumptions: bool) -> sp.Symbol:
+    """The symbol of a kernel by name, layer ℓ and pair of examples: layer_symbol("Sigma", 1, "munu") is Σ¹_μν."""
+    parts = [base, *([str(layer)] if layer is not None else []), *([pair] if pair else [])]
+    return sp.Symbol("_".join(parts), **(assumptions or {"real": True}))
+
+
+def latex_name(symbol: sp.Symbol) -> str:
+    """How a kernel's symbol is printed, layer above and pair below; empty for other symbols, which SymPy prints well."""
+    if symbol.name == "Delta":
+        return r"\Delta"
+    base, _, pair = symbol.name.rpartition("_")
+    if symbol.name == "K_eNTK":
+        return r"K_{\mu\nu}"
+    if pair not in _PAIRS:
+        base, pair = symbol.name, ""
+    head, _, layer = base.rpartition("_")
+    if not (layer.isdigit() and head in _BASES):
+        head, layer = base, ""
+    if head not in _BASES:
+        return ""
+    return _BASES[head] + (f"^{{{layer}}}" if layer else "") + (f"_{{{_PAIRS[pair]}}}" if pair else "")

@@ -1,0 +1,119 @@
+"""Which response functions a rule has: a search in the graph of who depends on whom.
+
+The nodes are the single-site fields of a layer; an arrow says that one field's equation contains the other. A response ⟨∂a/∂b⟩ can be
+non-zero only if a path leads from b to a. The arrow from the activities F(h) back into the feedback field exists only if the learned weights
+are transported or if B̃ itself is non-zero one layer up, so the search starts at the readout, where B̃ = 0, and takes the least fixed point.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import sympy as sp
+
+from . import fields as F
+from .fields import ell, mu, nu, s, t
+from .symbols import h, z
+
+if TYPE_CHECKING:
+    from .dmft import DMFTEquations, Response
+
+Graph = Mapping[str, tuple[str, ...]]
+
+
+def dependency_graph(eqs: DMFTEquations, reaction: bool) -> Graph:
+    """Arrows field → fields whose equations contain it.
+
+    Args:
+        reaction: whether B̃ ≠ 0 is assumed, which feeds the activities back into z̃.
+    """
+    used = eqs.rule.pseudo_gradient.free_symbols
+    arrows: dict[str, list[str]] = {"u": ["h"], "h": ["F(h)", "g"], "g̃": ["h"], "r": ["z"], "z": ["g"], "F(h)": ["z"], "g": [], "z̃": [], "ζ": []}
+    if h in used:
+        arrows["h"].append("g̃")
+    if z in used:
+        arrows["z̃"].append("g̃")
+    if eqs.carried != 0:
+        arrows["ζ"].append("z̃")
+    if eqs.coefficient("transported") != 0 or (reaction and eqs.carried != 0):
+        arrows["F(h)"].append("z̃")
+    return {source: tuple(targets) for source, targets in arrows.items()}
+
+
+def chain(graph: Graph, source: str, target: str) -> tuple[str, ...]:
+    """The shortest path from source to target, empty if there is none."""
+    queue, parents = deque([source]), {source: ""}
+    while queue:
+        node = queue.popleft()
+        if node == target:
+            path = [node]
+            while parents[path[-1]]:
+                path.append(parents[path[-1]])
+            return tuple(reversed(path))
+        for following in graph.get(node, ()):
+            if following not in parents:
+                parents[following] = node
+                queue.append(following)
+    return ()
+
+
+def find_responses(eqs: DMFTEquations) -> tuple[Response, ...]:
+    """A, B̃ and, for rules that do not follow the gradient, ∂F/∂r and B."""
+    if eqs.net.depth == 1:
+        return ()
+    at_rest = chain(dependency_graph(eqs, reaction=False), "u", "g̃")
+    graph = dependency_graph(eqs, reaction=bool(at_rest))
+    found = [_forward_response(eqs, graph), _backward_response(eqs, at_rest)]
+    if not eqs.follows_gradient:
+        found += [_observed_forward_response(eqs, graph), _observed_backward_response(eqs, graph)]
+    return tuple(found)
+
+
+def _response(kernel: sp.Expr, of: sp.Expr, to: sp.Expr, path: tuple[str, ...], why_zero: str) -> Response:
+    from .dmft import Response
+
+    return Response(kernel, sp.Eq(kernel, F.average(F.partial(of, to)), evaluate=False), path, why_zero)
+
+
+def _forward_response(eqs: DMFTEquations, graph: Graph) -> Response:
+    """A = ⟨∂F(h)/∂ζ⟩: the activities react to the field that comes down through W(0)ᵀ."""
+    zeta = "ζ" if not eqs.follows_gradient else "r"
+    path = chain(graph, "ζ", "F(h)")
+    why = ""
+    if eqs.carried == 0:
+        why = "the feedback path never applies W(0)ᵀ (its coefficient on W(0) is 0), so no field of the dynamics comes down through W"
+    elif not path:
+        why = "the pseudo-gradient does not contain the feedback field, so h never depends on it"
+    kernel = F.A(ell, mu, nu, t, s)
+    names = tuple(zeta if node == "ζ" else node for node in path) if not why else ()
+    return _response(kernel, eqs.forward(ell, mu, t), eqs.zeta(ell, nu, s), names, why)
+
+
+def _backward_response(eqs: DMFTEquations, path: tuple[str, ...]) -> Response:
+    """B̃ = ⟨∂g̃/∂u⟩: the pseudo-gradients above react to the field that goes up through W(0)."""
+    why = ""
+    if eqs.carried == 0:
+        why = "the feedback path never applies W(0)ᵀ, so nothing conjugate to the forward products enters it"
+    elif not path:
+        why = (
+            "the pseudo-gradient contains h neither directly nor through the feedback field: at the readout z̃ is frozen, and from there "
+            "down, layer by layer, nothing in z̃ depends on u"
+        )
+    kernel = eqs.B_tilde(ell, mu, nu, t, s)
+    return _response(kernel, eqs.g_tilde(ell + 1, mu, t), F.field_u(ell + 1, nu, s), path if not why else (), why)
+
+
+def _observed_forward_response(eqs: DMFTEquations, graph: Graph) -> Response:
+    """⟨∂F(h)/∂r⟩, which must vanish: the true gradient is observed, not used."""
+    class_ = F._kind(F.Kernel, "A_r", r"\bar A")
+    path = chain(graph, "r", "F(h)")
+    why = "" if path else "the true gradient is only observed: r enters z and g, and neither enters any update, so h never depends on r"
+    return _response(class_(ell, mu, nu, t, s), eqs.forward(ell, mu, t), F.field_r(ell, nu, s), path, why)
+
+
+def _observed_backward_response(eqs: DMFTEquations, graph: Graph) -> Response:
+    """B = ⟨∂g/∂u⟩, needed for the observed true gradient."""
+    path = chain(graph, "u", "g")
+    return _response(F.B(ell, mu, nu, t, s), F.field_g(ell + 1, mu, t), F.field_u(ell + 1, nu, s), path, "")

@@ -1,0 +1,180 @@
+"""How the mean-field equations tell their story: the derivation's steps and the table of definitions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sympy as sp
+
+from .derivation import Derivation, Step, to_latex
+from .fields import P, c0
+from .symbols import eta, gamma0
+
+if TYPE_CHECKING:
+    from .dmft import DMFTEquations, MatrixProduct, Response
+
+
+def equations_derivation(eqs: DMFTEquations) -> Derivation:
+    """Setup, matrix products, conditioning, responses, learned part, closed equations."""
+    steps = [*_setup(eqs), _products_step(eqs), *_conditioning_steps(eqs), *_learned_steps(eqs)]
+    steps.append(Step("Collected, the closed set of equations.", None, tuple(Step(_caption(n), e) for n, e in eqs.equations.items())))
+    return Derivation(eqs.title(), tuple(steps))
+
+
+def _caption(name: str) -> str:
+    return _CAPTIONS.get(name, name[0].upper() + name[1:]) + "."
+
+
+_CAPTIONS = {
+    "preactivation": "Preactivation: Gaussian part, reaction of the layer below, memory of what was learned",
+    "feedback field": "Feedback field of layers ℓ < L",
+    "gradient field": "True gradient field of layers ℓ < L",
+    "readout gradient field": "True gradient field of the last layer: the readout weights",
+    "readout feedback field": "Feedback field of the last layer",
+    "Phi": "Activities' kernel",
+    "G": "Gradient kernel",
+    "G_tilde": "Gradient–pseudo-gradient kernel",
+    "H": "Pseudo-gradient kernel",
+    "output": "Output, centred at t = 0",
+    "error": "Error signal of the squared loss",
+    "entk": "Effective neural tangent kernel",
+    "covariance u": "The Gaussian part of h",
+    "covariance m": "The gates",
+    "covariance r": "The Gaussian part of z",
+    "covariance zeta": "The Gaussian part of W(0)ᵀ g̃",
+    "covariance r zeta": "The Gaussian parts of the same matrix applied to g and to g̃ are correlated",
+    "covariance q": "The Gaussian field of V, independent of all others",
+}
+
+
+def _setup(eqs: DMFTEquations) -> list[Step]:
+    rule = eqs.rule
+    return [
+        Step(
+            "The rule: forward map, pseudo-gradient, and the path of the feedback field with its four coefficients.",
+            rf"F = {to_latex(rule.forward)},\quad \tilde g = {to_latex(rule.pseudo_gradient)},\quad \tilde z^{{\ell}} = "
+            rf"{_path_latex(eqs)}",
+        ),
+        Step(
+            "The update of every weight matrix at step t, with c_0 = ηγ0/P; all sums over ν run over the training examples.",
+            r"W^{\ell}(t) = W^{\ell}(0) + \frac{c_0}{\sqrt N}\sum_{s<t,\nu}\Delta_\nu(s)\,\tilde g^{\ell+1}_\nu(s)\,F(h^{\ell}_\nu(s))^{\top}",
+        ),
+    ]
+
+
+def _path_latex(eqs: DMFTEquations) -> str:
+    parts = []
+    for name, term in (
+        ("transported", r"W^{\ell}(t)^{\top}\tilde g^{\ell+1}/\sqrt N"), ("initial", r"W^{\ell}(0)^{\top}\tilde g^{\ell+1}/\sqrt N"),
+        ("independent", r"V^{\ell\top}\tilde g^{\ell+1}/\sqrt N"), ("direct", r"\xi^{\ell}"),
+    ):  # fmt: skip
+        coefficient = eqs.coefficient(name)
+        if coefficient != 0:
+            front = "" if coefficient == 1 else rf"\bigl({to_latex(coefficient)}\bigr)\,"
+            parts.append(front + term)
+    return " + ".join(parts) or "0"
+
+
+def _product_line(product: MatrixProduct) -> Step:
+    matrix = f"{product.matrix}^ℓ" + ("ᵀ" if product.transposed else "")
+    use = "observed only" if product.observed else "used by the dynamics"
+    symbol = product.matrix + r"^{\ell}" + (r"(0)^{\top}" if product.transposed and product.matrix == "W" else "")
+    symbol = r"V^{\ell\top}" if product.matrix == "V" else symbol if product.transposed else r"W^{\ell}(0)"
+    return Step(f"{matrix}: {use}.", rf"\tfrac{{1}}{{\sqrt N}}{symbol}\,{to_latex(product.vector)}\quad\text{{for all }}\nu, s")
+
+
+def _products_step(eqs: DMFTEquations) -> Step:
+    if eqs.net.depth == 1:
+        return Step(
+            "One hidden layer: W⁰ multiplies the inputs only and is never transposed, the readout is a vector. No random matrix is met "
+            "from both sides, so there are no responses: h is Gaussian plus memory."
+        )
+    lines = tuple(_product_line(product) for product in eqs.matrix_products)
+    return Step("Which vectors does each random matrix of a hidden layer multiply?", None, lines)
+
+
+def _conditioning_steps(eqs: DMFTEquations) -> list[Step]:
+    if eqs.net.depth == 1:
+        return []
+    both = (
+        "A Gaussian matrix conditioned on its products: to leading order in 1/N every forward product W a is a Gaussian field with covariance ⟨a a⟩ "
+        "plus a response times the vectors that met Wᵀ, and every transposed product Wᵀ b is a Gaussian field with covariance ⟨b b⟩ plus a "
+        "response times the vectors that met W (integration by parts over the entries of W)."
+    )
+    return [
+        Step(
+            both,
+            r"\tfrac1{\sqrt N}W a_\mu(t) \to u_\mu(t) + \sum_{s,\nu} \Bigl\langle\tfrac{\partial a_\mu(t)}{\partial \zeta_\nu(s)}\Bigr\rangle b_\nu(s),"
+            r"\qquad \tfrac1{\sqrt N}W^{\top} b_\mu(t) \to \zeta_\mu(t) + \sum_{s,\nu} \Bigl\langle\tfrac{\partial b_\mu(t)}{\partial u_\nu(s)}\Bigr\rangle a_\nu(s)",
+        ),
+        Step(
+            "Which of these responses are there? One can be non-zero only if a chain of dependence leads from the Gaussian field to the vector.",
+            None,
+            tuple(_response_line(found) for found in eqs.responses),
+        ),
+    ]
+
+
+def _response_line(found: Response) -> Step:
+    name = type(found.kernel).__name__
+    if found.vanishes:
+        return Step(f"{name} vanishes: {found.why_zero}.", sp.Eq(found.kernel, 0, evaluate=False))
+    return Step(f"{name} is there, by the chain {' → '.join(found.chain)}.", found.definition)
+
+
+def _learned_steps(eqs: DMFTEquations) -> list[Step]:
+    steps = [
+        Step(
+            "The learned part of W is a sum of outer products, so applied to an activity it is a sum of pseudo-gradients weighted by overlaps: "
+            "an order parameter times a field.",
+            r"\frac{c_0}{N}\sum_{s<t,\nu}\Delta_\nu(s)\,\tilde g^{\ell+1}_\nu(s)\,F(h^{\ell}_\nu(s))\cdot F(h^{\ell}_\mu(t)) \to "
+            r"c_0\sum_{s<t,\nu}\Delta_\nu(s)\,\Phi^{\ell}_{\mu\nu}(t,s)\,\tilde g^{\ell+1}_\nu(s)",
+        )
+    ]
+    if eqs.net.depth > 1:
+        steps.append(
+            Step(
+                "Transposed and applied to the true gradient, it is a sum of activities weighted by gradient–pseudo-gradient overlaps.",
+                r"\frac{c_0}{N}\sum_{s<t,\nu}\Delta_\nu(s)\,F(h^{\ell}_\nu(s))\;\tilde g^{\ell+1}_\nu(s)\cdot g^{\ell+1}_\mu(t) \to "
+                r"c_0\sum_{s<t,\nu}\Delta_\nu(s)\,\tilde G^{\ell+1}_{\mu\nu}(t,s)\,F(h^{\ell}_\nu(s))",
+            )
+        )
+        if not eqs.follows_gradient and eqs.coefficient("transported") == 0:
+            steps.append(Step("The feedback path uses frozen matrices only, so nothing learned enters z̃."))
+    return steps
+
+
+def definitions(eqs: DMFTEquations) -> list[tuple[str, str]]:
+    """The rows of a document's table of definitions."""
+    rows = [
+        (to_latex(sp.Eq(c0, eta * gamma0 / P)), "step size times feature-learning strength over the number of training examples P"),
+        (r"h^{\ell}_\mu(t)", "preactivation of layer ℓ on example μ before update t"),
+        (r"F(h)", f"what the next layer receives: {eqs.rule.forward}"),
+        (r"z^{\ell}_\mu(t),\ g^{\ell}_\mu(t)", "back-propagated field and true gradient"),
+    ]
+    if not eqs.follows_gradient:
+        rows += [
+            (r"\tilde z^{\ell}_\mu(t),\ \tilde g^{\ell}_\mu(t)", "feedback field that the rule's path delivers, and pseudo-gradient"),
+        ]
+    if eqs.rule.uses_gates:
+        rows.append((r"m^{\ell}_\mu", "gate, Gaussian with covariance K^x, frozen, independent at each layer"))
+    for product in eqs.matrix_products if eqs.net.depth > 1 else ():
+        matrix = "V" if product.matrix == "V" else "W(0)"
+        rows.append((to_latex(product.gaussian), f"Gaussian part of {matrix}{'ᵀ' if product.transposed else ''} applied to its vector"))
+    if eqs.coefficient("direct") != 0:
+        rows.append((r"\xi^{\ell}", "direct feedback vector, standard normal, frozen"))
+    rows += [
+        (r"\Phi^{\ell},\ G^{\ell},\ \tilde G^{\ell},\ H^{\ell}", "order parameters; Φ⁰ = K^x, G^{L+1} = G̃^{L+1} = H^{L+1} = 1"),
+        (r"\langle\cdot\rangle", "average over the single-site process"),
+    ]
+    for found in eqs.responses:
+        if not found.vanishes:
+            rows.append((to_latex(found.kernel), "response function; A⁰ = 0 and B^L = 0"))
+    for layer, path in enumerate(eqs.bound.path, 1):
+        if len(set(eqs.bound.path)) > 1:
+            given = {k: v for k, v in vars(path).items() if v != 0}
+            rows.append((rf"\ell = {layer}", "path coefficients " + ", ".join(f"{k} = {v}" for k, v in given.items())))
+    return rows
+
+
+__all__ = ["definitions", "equations_derivation"]

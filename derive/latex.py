@@ -1,0 +1,157 @@
+"""LaTeX: aligned equations with broken sums, derivations as lists, and standalone documents. Plain amsmath is all they need."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Protocol
+
+import sympy as sp
+
+from .derivation import Derivation, Step, to_latex
+
+LINE_WIDTH = 150  # characters of LaTeX after which a sum is broken; about one line of an A4 page at 10 pt
+
+
+class Documented(Protocol):
+    """What a document is made from: a LazyKernel or a DMFTEquations."""
+
+    def latex(self) -> str: ...
+    def derivation(self) -> Derivation: ...
+    def definitions(self) -> list[tuple[str, str]]: ...
+    def title(self) -> str: ...
+
+
+def aligned(equations: Iterable[sp.Basic | str]) -> str:
+    """An align* environment, one equation a line, long sums broken at their terms."""
+    body = " \\\\\n".join(_aligned_line(equation) for equation in equations)
+    return f"\\begin{{align*}}\n{body}\n\\end{{align*}}"
+
+
+def _aligned_line(equation: sp.Basic | str) -> str:
+    if isinstance(equation, str):
+        parts = re.split(r",?\\q?quad", equation) if len(equation) > LINE_WIDTH else [equation]
+        return " \\\\\n".join(map(_mark, parts))
+    if not isinstance(equation, sp.Equality):
+        return "&" + to_latex(equation)
+    left, right = to_latex(equation.lhs), to_latex(equation.rhs)
+    if len(left) + len(right) <= LINE_WIDTH + 60:
+        return f"{left} &= {right}"
+    lines = broken_sum(equation.rhs)
+    if len(left) > LINE_WIDTH // 2:
+        return " \\\\\n&\\quad ".join([f"&{left}", "= " + lines[0], *lines[1:]])
+    return f"{left} &= " + " \\\\\n&\\quad ".join(lines)
+
+
+def _mark(equation: str) -> str:
+    """Put the alignment point in front of the first relation outside braces."""
+    depth = 0
+    for match in re.finditer(r"\\[{}]|[{}]|=|\\(?:sim|to)(?![a-zA-Z])", equation):
+        token = match.group()
+        if token in "{}":
+            depth += 1 if token == "{" else -1
+        elif depth == 0 and not token.startswith(("\\{", "\\}")):
+            return equation[: match.start()] + "&" + equation[match.start() :]
+    return "&" + equation
+
+
+def broken_sum(expr: sp.Expr) -> list[str]:
+    """An expression in lines of about LINE_WIDTH characters: sums break at their terms, products inside their longest sum."""
+    if len(to_latex(expr)) <= LINE_WIDTH:
+        return [to_latex(expr)]
+    if isinstance(expr, sp.Mul):
+        sums = sorted((factor for factor in expr.args if isinstance(factor, sp.Add)), key=lambda e: len(to_latex(e)))
+        if sums:
+            front = to_latex(expr / sums[-1])
+            inside = broken_sum(sums[-1])
+            inside[0], inside[-1] = (rf"{front} \cdot " if front != "1" else "") + r"\Bigl[" + inside[0], inside[-1] + r"\Bigr]"
+            return inside
+    lines: list[str] = []
+    for index, term in enumerate(sp.Add.make_args(expr)):
+        parts = broken_sum(term) if isinstance(term, sp.Mul) and isinstance(expr, sp.Add) else [to_latex(term)]
+        if index and not parts[0].lstrip().startswith("-"):
+            parts[0] = "+ " + parts[0]
+        if lines and len(lines[-1]) + len(parts[0]) <= LINE_WIDTH:
+            lines[-1] += " " + parts.pop(0)
+        lines += parts
+    return lines
+
+
+def derivation_latex(derivation: Derivation) -> str:
+    """An enumerate environment: reasons as text, equations displayed, inner steps as nested lists (up to LaTeX's depth of four)."""
+    return _list(derivation.steps, depth=1)
+
+
+def _list(steps: Iterable[Step], depth: int) -> str:
+    lines = [r"\begin{enumerate}"]
+    for step in steps:
+        lines.append(rf"\item {text(step.reason)}")
+        if step.equation is not None:
+            lines.append(aligned([step.equation]))
+        if step.children:
+            inner = list(step.children)
+            lines.append(_list(inner, depth + 1) if depth < 4 else "\n".join(aligned([s.equation]) for s in inner if s.equation is not None))
+    return "\n".join([*lines, r"\end{enumerate}"])
+
+
+_UNICODE = {
+    "φ̇": r"$\dot\varphi$", "φ": r"$\varphi$", "g̃": r"$\tilde g$", "z̃": r"$\tilde z$", "G̃": r"$\tilde G$", "B̃": r"$\tilde B$", "W̃": r"$\tilde W$",
+    "Φ̇": r"$\dot\Phi$", "Φ": r"$\Phi$", "Σ": r"$\Sigma$", "Γ": r"$\Gamma$", "Δ": r"$\Delta$", "δ": r"$\delta$", "ρ": r"$\rho$", "σ": r"$\sigma$",
+    "μ": r"$\mu$", "ν": r"$\nu$", "ξ": r"$\xi$", "ζ": r"$\zeta$", "η": r"$\eta$", "γ": r"$\gamma$", "ℓ": r"$\ell$", "∂": r"$\partial$", "√": r"$\surd$",
+    "ᵀ": r"$^{\top}$", "²": r"$^2$", "³": r"$^3$", "¹": r"$^1$", "⁰": r"$^0$", "₁": r"$_1$", "₂": r"$_2$", "₃": r"$_3$", "₄": r"$_4$", "∞": r"$\infty$",
+    "→": r"$\to$", "≥": r"$\ge$", "≤": r"$\le$", "≠": r"$\ne$", "·": r"$\cdot$", "×": r"$\times$", "∘": r"$\circ$", "⟨": r"$\langle$", "⟩": r"$\rangle$",
+    "−": r"$-$", "∫": r"$\int$", "π": r"$\pi$", "θ": r"$\theta$", "λ": r"$\lambda$", "κ": r"$\kappa$", "α": r"$\alpha$", "β": r"$\beta$", "∈": r"$\in$",
+    "±": r"$\pm$", "½": r"$\tfrac12$", "…": r"\dots{}", "∏": r"$\prod$", "∑": r"$\sum$", "∼": r"$\sim$", "≈": r"$\approx$", "∝": r"$\propto$", "⊗": r"$\otimes$",
+    "–": "--", "—": "---", "τ": r"$\tau$", "ψ": r"$\psi$", "Ψ": r"$\Psi$", "ω": r"$\omega$", "ε": r"$\varepsilon$", "⊥": r"$\perp$", "⁻": r"$^{-}$",
+    "χ": r"$\chi$", "∇": r"$\nabla$", "ᵗ": r"$^t$", "⟂": r"$\perp$", "Ξ": r"$\Xi$", "Λ": r"$\Lambda$", "\u0303": "", "\u0307": "",
+}  # fmt: skip
+
+
+_SCRIPTED = re.compile(r"[^\W\d_][\u0303\u0307]?'?(?:[_^](?:\{[^{}]*\}|[^\W_]))+")
+
+
+def text(sentence: str) -> str:
+    """A sentence with Greek letters and signs as LaTeX text; letters with sub- or superscripts become formulas."""
+    pieces, end = [], 0
+    for match in _SCRIPTED.finditer(sentence):
+        pieces += [_escaped(sentence[end : match.start()]), f"${_formula(match.group())}$"]
+        end = match.end()
+    return "".join([*pieces, _escaped(sentence[end:])])
+
+
+def _escaped(words: str) -> str:
+    escaped = re.sub(r"([#%&_{}])", r"\\\1", words).replace("^", r"\^{}").replace("~", r"\~{}")
+    for sign, command in _UNICODE.items():
+        escaped = escaped.replace(sign, command)
+    return escaped
+
+
+def _formula(letters: str) -> str:
+    for sign, command in _UNICODE.items():
+        letters = letters.replace(sign, command.strip("$") + (" " if command.startswith("$\\") and command.strip("$")[-1].isalpha() else ""))
+    return letters
+
+
+def document(subject: Documented) -> str:
+    """A standalone LaTeX document: definitions, derivation, result."""
+    rows = " \\\\\n".join(f"${symbol}$ & {text(meaning)}" for symbol, meaning in subject.definitions())
+    return "\n".join(
+        [
+            r"\documentclass[10pt,a4paper]{article}",
+            r"\usepackage{amsmath,amssymb}",
+            r"\usepackage[margin=2.2cm]{geometry}",
+            r"\allowdisplaybreaks",
+            r"\begin{document}",
+            rf"\section*{{{text(subject.title())}}}",
+            r"\subsection*{Definitions}",
+            r"\begin{tabular}{@{}ll@{}}",
+            rows,
+            r"\end{tabular}",
+            r"\subsection*{Result}",
+            subject.latex(),
+            r"\subsection*{Derivation}",
+            subject.derivation().latex(),
+            r"\end{document}",
+            "",
+        ]
+    )
