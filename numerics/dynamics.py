@@ -1,0 +1,112 @@
+"""A rule on a network, as the solvers see it: generated single-site functions and the numbers that go into them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+from .jaxify import jaxify
+
+COEFFICIENTS = ("transported", "initial", "independent", "direct")
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """What one training step needs to know about a rule. Hashable: compiled code is kept per `Dynamics`.
+
+    Attributes:
+        module: the generated module (see `derive.codegen`).
+        source: its text.
+        biased: whether σ_b ≠ 0.
+    """
+
+    module: ModuleType
+    source: str
+    biased: bool
+
+    def __hash__(self) -> int:
+        return hash((self.source, self.biased))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Dynamics) and (self.source, self.biased) == (other.source, other.biased)
+
+    @property
+    def name(self) -> str:
+        """How the rule is called in titles and tables."""
+        return self.module.NAME
+
+    @property
+    def depth(self) -> int:
+        """L, the number of hidden layers."""
+        return self.module.DEPTH
+
+    @property
+    def gated(self) -> bool:
+        """Whether frozen gates m are part of the fields."""
+        return self.module.USES_GATES
+
+    @property
+    def gradient(self) -> bool:
+        """Whether g̃ = g identically."""
+        return self.module.PROPAGATES_GRADIENT
+
+    def uses(self, layer: int, *names: str) -> bool:
+        """Whether the feedback field z̃^ℓ has any of these terms; ℓ = `layer` in 1…L (ℓ = L: from the readout)."""
+        return any(name in self.module.PATH[layer - 1] for name in names)
+
+    def feeds_back(self, layer: int) -> bool:
+        """Whether the forward weights W^ℓ also carry feedback, so that forward fields respond to them."""
+        return self.uses(layer, "transported", "initial")
+
+
+def dynamics(rule: Any, net: Any, parameters: Mapping[str, float] | None = None) -> tuple[Dynamics, dict[str, float]]:
+    """Generate and load a rule's functions on a network, and settle its parameters.
+
+    Args:
+        rule: an object with `.bind(net)` whose result has `.source()`.
+        net: the network to put it on.
+        parameters: values of symbolic parameters, by name.
+
+    Returns:
+        The dynamics and the parameter values as floats.
+
+    Raises:
+        ValueError: a parameter of rule or network has no value, a value is no number, or a name is unknown.
+    """
+    source = rule.bind(net).source()
+    module = _load(source)
+    values = settle(module.NAME, module.PARAMETERS, parameters)
+    return Dynamics(module, source, float(module.scales(**values)[1]) != 0.0), values
+
+
+def settle(owner: str, names: tuple[str, ...], parameters: Mapping[str, float] | None) -> dict[str, float]:
+    """Values for exactly the named parameters.
+
+    Raises:
+        ValueError: one is missing, superfluous, or not a finite number.
+    """
+    given = {str(name): value for name, value in (parameters or {}).items()}
+    for name in names:
+        if name not in given:
+            example = f"FA(0.3) or parameters={{'{name}': 0.3}}" if name == "rho" else f"parameters={{'{name}': …}}"
+            raise ValueError(f"{name} is symbolic in {owner} and has no value: give {example}")
+    for name in given:
+        if name not in names:
+            known = ", ".join(names) or "none"
+            raise ValueError(f"parameters has {name!r}, which {owner} does not contain (its free parameters: {known}): remove it")
+    try:
+        values = {name: float(given[name]) for name in names}
+    except (TypeError, ValueError):
+        raise ValueError(f"parameters={given} of {owner} are not all numbers: give floats") from None
+    for name, value in values.items():
+        if value - value != 0:
+            raise ValueError(f"parameters[{name!r}]={value} of {owner} is not finite: give a finite number")
+    return values
+
+
+@lru_cache(maxsize=128)
+def _load(source: str) -> ModuleType:
+    return jaxify(source)

@@ -1,0 +1,186 @@
+"""Networks of finite width, trained with the same step: the judge of the theory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .dense import DenseInput, DenseMatrix, DenseReadout
+from .dmft import real_type
+from .dynamics import Dynamics, dynamics
+from .errors import positive_integer
+from .order_parameters import DenseKernel, Layers, mean_and_error
+from .problem import Problem
+from .progress import Progress
+from .solution import Solution, assemble
+from .training import Probe, Scales, State, step
+
+# Order parameters between all times are kept up to this many entries a kernel, by default.
+TWO_TIME_LIMIT = 2_000**2
+# Bytes that one batch of seeds may take.
+MEMORY = 2 * 2**30
+
+
+def train_finite(
+    p: Problem,
+    rule: Any,
+    net: Any,
+    width: int = 1024,
+    seeds: int = 8,
+    seed: int = 0,
+    *,
+    parameters: Mapping[str, float] | None = None,
+    two_time: bool | None = None,
+    dtype: Any = None,
+    throw: bool = True,
+    progress: bool = False,
+) -> Solution:
+    """Train an ensemble of dense networks by full-batch updates of a learning rule.
+
+    Args:
+        p: the problem.
+        rule, net: learning rule and network.
+        width: N, of every hidden layer.
+        seeds: networks in the ensemble; standard errors are over them.
+        seed: of all random numbers.
+        parameters: values of symbolic parameters, by name.
+        two_time: whether kernels between different times are recorded, (T P)² numbers each; by default if that is at most 2000².
+        dtype: "float64" or "float32".
+        throw: raise when training diverges.
+        progress: show a bar.
+
+    Returns:
+        The same record as `solve_dmft`.
+
+    Raises:
+        ValueError: bad arguments, or a symbolic parameter without a value.
+        SolveFailed: training diverged (unless `throw=False`).
+
+    Source: THEORY sections 1 and 2.
+    """
+    width = positive_integer("width", width, "a number of neurons in a hidden layer")
+    seeds = positive_integer("seeds", seeds, "a number of networks")
+    bound, values = dynamics(rule, net, parameters)
+    kind = real_type(dtype)
+    history = (p.steps * p.P) ** 2 <= TWO_TIME_LIMIT if two_time is None else bool(two_time)
+    number = lambda value: jnp.asarray(value, kind)
+    scales = Scales(jnp.asarray(p.y, kind), number(p.gamma0), number(p.eta), {name: number(v) for name, v in values.items()})
+    inputs = jnp.asarray(p.X, kind)
+    tests = None if p.X_test is None else jnp.asarray(p.X_test, kind)
+    keys = jax.random.split(jax.random.key(seed), seeds)
+    batch = _batch(p, bound, width, history, kind, seeds)
+    records = []
+    with Progress(progress, f"{bound.name}, N = {width}", seeds) as bar:
+        for first in range(0, seeds, batch):
+            some = keys[first : first + batch]
+            record = _train(some, inputs, tests, scales, bound, width, p.steps, history)
+            records.append(jax.tree.map(np.asarray, record))
+            bar.advance(len(some))
+    settings = {"width": width, "seeds": seeds, "seed": seed, "dtype": str(kind)}
+    return _solution(p, bound, values, records, settings, throw)
+
+
+def _batch(p: Problem, rule: Dynamics, width: int, history: bool, kind, seeds: int) -> int:
+    """How many seeds fit into the memory set aside for a batch."""
+    matrices = (rule.depth - 1) * width**2 * 4
+    fields = 3 * rule.depth * p.P * width * (p.steps if history else 4)
+    kernels = 3 * rule.depth * (p.steps * p.P) ** 2 if history else 0
+    return int(np.clip(MEMORY // (kind.itemsize * (matrices + fields + kernels + 1)), 1, seeds))
+
+
+def initialise(key, inputs, tests, rule: Dynamics, width: int) -> tuple[State, Probe | None]:
+    """One network with i.i.d. standard normal weights; every array has a key of its own.
+
+    Args:
+        key: of this network.
+        inputs, tests: examples.
+        rule: what else, besides the weights, it needs (feedback matrices, gates).
+        width: N.
+    """
+    names = ("input", "hidden", "readout", "feedback", "readout_feedback", "direct", "biases", "gates")
+    keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
+    L, D = rule.depth, inputs.shape[1]
+    draw = lambda name, layer, *shape: jax.random.normal(jax.random.fold_in(keys[name], layer), shape, inputs.dtype)
+
+    def hidden(l: int) -> DenseMatrix:
+        W = draw("hidden", l, width, width)
+        V = draw("feedback", l, width, width) if rule.uses(l, "independent") else None
+        return DenseMatrix(W, W if rule.uses(l, "initial") else None, V)
+
+    w = draw("readout", L, 1, width)
+    v = draw("readout_feedback", L, 1, width) if rule.uses(L, "independent") else None
+    gates = [draw("gates", l, width, D) for l in range(L)] if rule.gated else []
+    see = lambda examples: tuple(jnp.matmul(examples, m.T, precision="highest") / jnp.sqrt(D) for m in gates)
+    state = State(
+        matrices=(DenseInput(draw("input", 0, width, D), inputs), *map(hidden, range(1, L)), DenseReadout(w, w, v)),
+        biases=tuple(draw("biases", l, 1, width) for l in range(L)) if rule.biased else (),
+        readout_bias=jnp.zeros((), inputs.dtype),
+        direct=tuple(draw("direct", l, 1, width) if rule.uses(l + 1, "direct") else None for l in range(L)),
+        gates=see(inputs),
+        f0=jnp.zeros(inputs.shape[0], inputs.dtype),
+        t=jnp.zeros((), jnp.int32),
+    )
+    return state, None if tests is None else Probe((tests,), tuple(() for _ in range(L)), see(tests))
+
+
+@partial(jax.jit, static_argnames=("rule", "width", "steps", "history"))
+def _train(keys, inputs, tests, scales: Scales, rule: Dynamics, width: int, steps: int, history: bool):
+    """Outputs and kernels of a batch of networks, over all times."""
+
+    def one(key):
+        state, probe = initialise(key, inputs, tests, rule, width)
+
+        def body(state, _):
+            state, now = step(state, rule, scales, probe)
+            kept = {"a": now.a, "g": now.g, **({} if rule.gradient else {"g_tilde": now.g_tilde})}
+            equal = {name: [_gram(x[None], y[None])[0, :, 0] for x, y in zip(*pair, strict=True)] for name, pair in _pairs(kept)}
+            return state, ({"f": now.f, "f_test": now.f_test, "equal": equal}, kept if history else None)
+
+        _, (record, fields) = jax.lax.scan(body, state, None, length=steps)
+        if history:
+            record["whole"] = {name: [_gram(x, y) for x, y in zip(*pair, strict=True)] for name, pair in _pairs(fields)}
+        return record
+
+    return jax.vmap(one)(keys)
+
+
+def _pairs(fields):
+    """Which fields are multiplied for Φ, G, G̃, H; where g̃ = g one product is all three."""
+    a, g = fields["a"], fields["g"]
+    if "g_tilde" not in fields:
+        return [("Phi", (a, a)), ("G", (g, g))]
+    return [("Phi", (a, a)), ("G", (g, g)), ("G_tilde", (g, fields["g_tilde"])), ("H", (fields["g_tilde"], fields["g_tilde"]))]
+
+
+def _gram(x, y):
+    """(1/N) Σ_i x_i y_i between all times and examples: (T, P, T, P)."""
+    return jnp.einsum("tpi,sqi->tpsq", x, y, precision="highest") / x.shape[-1]
+
+
+def _solution(p: Problem, bound: Dynamics, values, records, settings, throw: bool) -> Solution:
+    join = lambda pick: np.concatenate([pick(record) for record in records])
+
+    def kernels(name: str) -> Layers:
+        found = []
+        for l in range(bound.depth):
+            key = name if name in records[0]["equal"] else "G"
+            equal = join(lambda record, key=key, l=l: record["equal"][key][l])
+            whole = (None, None)
+            if "whole" in records[0]:
+                whole = mean_and_error(join(lambda record, key=key, l=l: record["whole"][key][l]))
+            found.append(DenseKernel(equal, *whole, remedy="give train_finite(..., two_time=True)"))
+        return Layers(found, 1)
+
+    f_test = None
+    if p.X_test is not None:
+        f_test = join(lambda record: record["f_test"])
+        f_test = f_test - f_test[:, :1]
+    return assemble(
+        p, bound, values, "finite", join(lambda record: record["f"]), f_test,
+        kernels("Phi"), kernels("G"), kernels("G_tilde"), kernels("H"), settings, {}, throw,
+    )  # fmt: skip

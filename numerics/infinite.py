@@ -1,0 +1,178 @@
+"""A network of infinite width at initialisation, and more room for it later."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from .basis import Basis
+from .dynamics import Dynamics
+from .problem import Problem
+from .random_matrix import BackwardSpan, LazyInput, LazyMatrix, LazyReadout
+from .sampling import Innovations
+from .training import Probe, State
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which dimension of the innovations drives what, fixed by problem and rule alone.
+
+    First come single vectors (readout, inputs, feedback, biases, gates, test points; room for test points is kept whether or not there
+    are any, so that they change nothing else), then the hidden matrices' directions, interleaved in the order of their creation.
+
+    Attributes:
+        depth: L.
+        inputs: rank r0 of the inputs.
+        block: directions that one step can add to a basis.
+        independent: for the hidden matrices 1…L−1, whether V^ℓ exists.
+        responds, feeds_back: for the hidden matrices, whether forward images are conditioned, and W carries feedback.
+        responses: False switches all conditioning off.
+    """
+
+    depth: int
+    inputs: int
+    block: int
+    gated: bool
+    independent: tuple[bool, ...]
+    feeds_back: tuple[bool, ...]
+    responses: bool
+
+    @staticmethod
+    def of(p: Problem, rule: Dynamics, responses: bool = True) -> Layout:
+        """The layout for a problem and a rule."""
+        hidden = range(1, rule.depth)
+        return Layout(
+            rule.depth, _coordinates(p)[0].shape[1], p.P * (1 if rule.gradient else 2), rule.gated,
+            tuple(rule.uses(l, "independent") for l in hidden), tuple(rule.feeds_back(l) for l in hidden), responses,
+        )  # fmt: skip
+
+    @property
+    def vectors(self) -> dict[str, int]:
+        """Numbers of dimensions of the single vectors, in order."""
+        gates = self.depth * self.inputs if self.gated else 0
+        return {
+            "readout": 1, "inputs": self.inputs, "test": self.depth, "feedback": 1, "direct": self.depth, "biases": self.depth,
+            "gates": gates, "test_gates": self.depth if self.gated else 0,
+        }  # fmt: skip
+
+    def draw_vectors(self, innovations: Innovations) -> dict[str, np.ndarray]:
+        """The single vectors, by name."""
+        total = sum(self.vectors.values())
+        rows = innovations.rows(0, total)
+        ends = np.cumsum(list(self.vectors.values()))
+        return {name: rows[end - n : end] for (name, n), end in zip(self.vectors.items(), ends, strict=True)}
+
+    def draw_directions(self, innovations: Innovations, first: int, last: int) -> list[list[np.ndarray]]:
+        """Innovations of the directions first…last−1 for every hidden matrix: [forward, backward(, independent)]."""
+        counts = [3 if v else 2 for v in self.independent]
+        each, offset = sum(counts), sum(self.vectors.values())
+        rows = innovations.rows(offset + first * each, offset + last * each).reshape(last - first, each, innovations.samples)
+        ends = np.cumsum(counts)
+        return [[rows[:, k] for k in range(end - n, end)] for n, end in zip(counts, ends, strict=True)]
+
+
+def start(p: Problem, rule: Dynamics, innovations: Innovations, layout: Layout, room: int, kind, tol: float) -> tuple[State, Probe | None]:
+    """The network before its first step, with capacity for `room` directions, and its test points.
+
+    Args:
+        p, rule: problem and rule.
+        innovations: where normals come from.
+        layout: which of them goes where.
+        room: capacity of every basis.
+        kind: floating-point type.
+        tol: tolerance of the bases.
+    """
+    put = lambda array: jnp.asarray(array, kind)
+    vectors = {name: put(rows) for name, rows in layout.draw_vectors(innovations).items()}
+    samples = innovations.samples
+    # one buffer each: a step gives the state's memory back for reuse
+    tolerance = lambda: put(tol)
+    basis = lambda: Basis.empty(room, samples, kind)
+    span = lambda: BackwardSpan(basis(), jnp.zeros((p.P, room), kind), jnp.zeros((p.P, room), kind), tolerance(), rule.gradient)
+    coordinates = put(_coordinates(p)[0])
+    hidden = [
+        _hidden(l, drawn, layout, rule, basis(), span(), put) for l, drawn in enumerate(layout.draw_directions(innovations, 0, room))
+    ]
+    readout = LazyReadout(
+        vectors["readout"], vectors["readout"] + 0, vectors["feedback"] if rule.uses(rule.depth, "independent") else None,
+        basis(), jnp.zeros((p.P, room), kind), tolerance(),
+    )  # fmt: skip
+    L = rule.depth
+    state = State(
+        matrices=(LazyInput(coordinates, vectors["inputs"], span()), *hidden, readout),
+        biases=tuple(vectors["biases"][l : l + 1] for l in range(L)) if rule.biased else (),
+        readout_bias=jnp.zeros((), kind),
+        direct=tuple(vectors["direct"][l : l + 1] if rule.uses(l + 1, "direct") else None for l in range(L)),
+        gates=tuple(coordinates @ _gate_axes(vectors, layout, l) for l in range(L)) if rule.gated else (),
+        f0=jnp.zeros((p.P,), kind),
+        t=jnp.zeros((), jnp.int32),
+    )
+    return state, None if p.X_test is None else _probe(p, rule, layout, vectors, put)
+
+
+def _hidden(l: int, drawn, layout: Layout, rule: Dynamics, basis: Basis, span: BackwardSpan, put) -> LazyMatrix:
+    room, P = basis.rows.shape[0], span.g.shape[0]
+    feeds_back = layout.feeds_back[l]
+    return LazyMatrix(
+        basis=basis,
+        X=put(drawn[0]),
+        M=jnp.zeros_like(basis.rows),
+        a=jnp.zeros((P, room), basis.rows.dtype),
+        span=span,
+        Y=put(drawn[1]),
+        V=put(drawn[2]) if layout.independent[l] else None,
+        fed_back=jnp.zeros((room, room), basis.rows.dtype) if feeds_back and not rule.gradient else None,
+        responds=feeds_back and layout.responses,
+        conditions=layout.responses,
+    )
+
+
+def grow(state: State, innovations: Innovations, layout: Layout, room: int, larger: int) -> State:
+    """More capacity: the same network with `larger` instead of `room` rows in every basis."""
+    kind = state.f0.dtype
+    put = lambda array: jnp.asarray(array, kind)
+    first, *hidden, readout = state.matrices
+    drawn = layout.draw_directions(innovations, room, larger)
+    grown: list[Any] = [replace(first, span=first.span.padded(larger))]
+    for matrix, rows in zip(hidden, drawn, strict=True):
+        forward, backward, *independent = map(put, rows)
+        grown.append(matrix.padded(forward, backward, independent[0] if independent else None))
+    a = jnp.pad(readout.a, ((0, 0), (0, larger - room)))
+    grown.append(replace(readout, basis=readout.basis.padded(larger), a=a))
+    return replace(state, matrices=tuple(grown))
+
+
+def _coordinates(p: Problem) -> tuple[np.ndarray, np.ndarray]:
+    """C with C Cᵀ = K^x, and the map from inner products with the inputs to coordinates."""
+    values, axes = np.linalg.eigh(p.Kx)
+    # directions below round-off of the largest are not there
+    kept = values > max(values[-1], 0.0) * len(values) * np.finfo(float).eps * 10
+    values, axes = values[kept][::-1], axes[:, kept][:, ::-1]
+    # signs must not depend on the order of examples
+    axes = axes * np.where(np.take_along_axis(axes, np.argmax(np.abs(axes), axis=0)[None], axis=0) < 0, -1.0, 1.0)
+    return axes * np.sqrt(values), axes / np.sqrt(values)
+
+
+def _gate_axes(vectors, layout: Layout, l: int):
+    return vectors["gates"][l * layout.inputs : (l + 1) * layout.inputs]
+
+
+def _probe(p: Problem, rule: Dynamics, layout: Layout, vectors, put) -> Probe:
+    """Test points: coordinates on the span of the training inputs, and the norm of what lies beyond it.
+
+    All test points share one innovation a layer: only their joint law with the training history matters, not that among themselves.
+    """
+    assert p.X_test is not None
+    onto = _coordinates(p)[1]
+    inside = (p.X_test @ p.X.T / p.D) @ onto
+    beyond = np.sqrt(np.maximum(np.sum(p.X_test**2, axis=1) / p.D - np.sum(inside**2, axis=1), 0.0))
+    inside, beyond = put(inside), put(beyond)
+    gate = lambda l: inside @ _gate_axes(vectors, layout, l) + beyond[:, None] * vectors["test_gates"][l]
+    return Probe(
+        inputs=(inside, beyond, vectors["test"][0]),
+        noise=(*((vectors["test"][l],) for l in range(1, rule.depth)), ()),
+        gates=tuple(gate(l) for l in range(rule.depth)) if rule.gated else (),
+    )

@@ -1,0 +1,249 @@
+"""Two-time order parameters such as Φ^ℓ_μν(t, s), in the forms in which solvers find them.
+
+All kinds have `block(t, s)`, `block_se(t, s)`, `dense()`, `dense_se()`, `equal_time()` and `equal_time_replicas()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+
+def mean_and_error(values: Float[np.ndarray, "R *shape"]) -> tuple[Float[np.ndarray, "*shape"], Float[np.ndarray, "*shape"]]:
+    """Mean over replicas and its standard error; the error of a single replica is unknown: NaN."""
+    values = np.asarray(values)
+    count = values.shape[0]
+    mean = values.mean(axis=0)
+    if count == 1:
+        return mean, np.full(mean.shape, np.nan)
+    return mean, values.std(axis=0, ddof=1) / np.sqrt(count)
+
+
+@dataclass(frozen=True, eq=False)
+class FactoredKernel:
+    """K(t, s) = left(t) right(s)ᵀ, one pair of factors for each replica. Memory O(R T P r), not (T P)².
+
+    Args:
+        left, right: for each replica coefficients on an orthonormal basis; ranks may differ.
+
+    Shapes:
+        Each (T, P, r).
+    """
+
+    left: Sequence[Float[np.ndarray, "T P r"]]
+    right: Sequence[Float[np.ndarray, "T P r"]]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(T, P, T, P)."""
+        T, P, _ = self.left[0].shape
+        return T, P, T, P
+
+    def block_replicas(self, t: int, s: int) -> Float[np.ndarray, "R P P"]:
+        """K(t, s) of every replica."""
+        t, s = _time(t, self.shape[0]), _time(s, self.shape[0])
+        return np.stack([a[t] @ b[s].T for a, b in zip(self.left, self.right, strict=True)])
+
+    def block(self, t: int, s: int) -> Float[np.ndarray, "P P"]:
+        """K(t, s), rows at time t, columns at time s."""
+        return mean_and_error(self.block_replicas(t, s))[0]
+
+    def block_se(self, t: int, s: int) -> Float[np.ndarray, "P P"]:
+        """Its standard error."""
+        return mean_and_error(self.block_replicas(t, s))[1]
+
+    def _dense_replicas(self) -> Float[np.ndarray, "R T P T P"]:
+        T, P, _, _ = self.shape
+        flat = [a.reshape(T * P, -1) @ b.reshape(T * P, -1).T for a, b in zip(self.left, self.right, strict=True)]
+        return np.stack(flat).reshape(-1, T, P, T, P)
+
+    def dense(self) -> Float[np.ndarray, "T P T P"]:
+        """All blocks. Memory (T P)² for each replica."""
+        return mean_and_error(self._dense_replicas())[0]
+
+    def dense_se(self) -> Float[np.ndarray, "T P T P"]:
+        """Standard errors of all blocks."""
+        return mean_and_error(self._dense_replicas())[1]
+
+    def equal_time_replicas(self) -> Float[np.ndarray, "R T P P"]:
+        """K(t, t) of every replica."""
+        return np.stack([a @ b.transpose(0, 2, 1) for a, b in zip(self.left, self.right, strict=True)])
+
+    def equal_time(self) -> Float[np.ndarray, "T P P"]:
+        """K(t, t)."""
+        return self.equal_time_replicas().mean(axis=0)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """For saving."""
+        ends = np.cumsum([[a.shape[2], b.shape[2]] for a, b in zip(self.left, self.right, strict=True)], axis=0)
+        return {"left": np.concatenate(self.left, axis=2), "right": np.concatenate(self.right, axis=2), "ends": ends}
+
+    @staticmethod
+    def from_arrays(arrays: dict[str, np.ndarray]) -> FactoredKernel:
+        """From what `arrays` gave."""
+        cut = lambda array, ends: np.split(array, ends[:-1], axis=2)
+        return FactoredKernel(cut(arrays["left"], arrays["ends"][:, 0]), cut(arrays["right"], arrays["ends"][:, 1]))
+
+
+@dataclass(frozen=True, eq=False)
+class DenseKernel:
+    """Blocks that were averaged over replicas as a whole, or equal times only where (T P)² numbers were too many.
+
+    Args:
+        diagonal: K(t, t) of every replica.
+        mean, se: all blocks and their standard errors, or None.
+        remedy: what to do to get the blocks that are missing.
+
+    Shapes:
+        diagonal (R, T, P, P); mean, se (T, P, T, P).
+    """
+
+    diagonal: Float[np.ndarray, "R T P P"]
+    mean: Float[np.ndarray, "T P T P"] | None = None
+    se: Float[np.ndarray, "T P T P"] | None = None
+    remedy: str = "give two_time=True"
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(T, P, T, P)."""
+        _, T, P, _ = self.diagonal.shape
+        return T, P, T, P
+
+    def block(self, t: int, s: int) -> Float[np.ndarray, "P P"]:
+        """K(t, s), rows at time t, columns at time s.
+
+        Raises:
+            ValueError: t ≠ s and only equal times were recorded.
+        """
+        t, s = _time(t, self.shape[0]), _time(s, self.shape[0])
+        return self.equal_time()[t] if t == s else self._whole(self.mean)[t, :, s]
+
+    def block_se(self, t: int, s: int) -> Float[np.ndarray, "P P"]:
+        """Its standard error."""
+        t, s = _time(t, self.shape[0]), _time(s, self.shape[0])
+        return mean_and_error(self.diagonal[:, t])[1] if t == s else self._whole(self.se)[t, :, s]
+
+    def dense(self) -> Float[np.ndarray, "T P T P"]:
+        """All blocks."""
+        return self._whole(self.mean)
+
+    def dense_se(self) -> Float[np.ndarray, "T P T P"]:
+        """Standard errors of all blocks."""
+        return self._whole(self.se)
+
+    def _whole(self, array: np.ndarray | None) -> np.ndarray:
+        if array is None:
+            T, P, _, _ = self.shape
+            raise ValueError(f"only equal times were recorded, ({T}·{P})² numbers a kernel being many: {self.remedy}")
+        return array
+
+    def equal_time_replicas(self) -> Float[np.ndarray, "R T P P"]:
+        """K(t, t) of every replica."""
+        return self.diagonal
+
+    def equal_time(self) -> Float[np.ndarray, "T P P"]:
+        """K(t, t)."""
+        return self.diagonal.mean(axis=0)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """For saving."""
+        found = {"diagonal": self.diagonal, "mean": self.mean, "se": self.se, "remedy": np.array(self.remedy)}
+        return {name: array for name, array in found.items() if array is not None}
+
+    @staticmethod
+    def from_arrays(arrays: dict[str, np.ndarray]) -> DenseKernel:
+        """From what `arrays` gave."""
+        return DenseKernel(arrays["diagonal"], arrays.get("mean"), arrays.get("se"), str(arrays["remedy"]))
+
+
+@dataclass(frozen=True, eq=False)
+class ConstantKernel:
+    """K(t, s) = K: exact, and the same at all times."""
+
+    value: Float[np.ndarray, "P P"]
+    steps: int
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(T, P, T, P)."""
+        return self.steps, len(self.value), self.steps, len(self.value)
+
+    def block(self, t: int, s: int) -> Float[np.ndarray, "P P"]:
+        """K."""
+        _time(t, self.steps), _time(s, self.steps)
+        return self.value
+
+    def block_se(self, t: int, s: int) -> Float[np.ndarray, "P P"]:
+        """Zero."""
+        return np.zeros_like(self.block(t, s))
+
+    def dense(self) -> Float[np.ndarray, "T P T P"]:
+        """K at all pairs of times (a view)."""
+        return np.broadcast_to(self.value[None, :, None, :], self.shape)
+
+    def dense_se(self) -> Float[np.ndarray, "T P T P"]:
+        """Zeros."""
+        return np.zeros(self.shape)
+
+    def equal_time_replicas(self) -> Float[np.ndarray, "R T P P"]:
+        """K at all times, as of one replica."""
+        return self.equal_time()[None]
+
+    def equal_time(self) -> Float[np.ndarray, "T P P"]:
+        """K at all times (a view)."""
+        return np.broadcast_to(self.value, (self.steps, *self.value.shape))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """For saving."""
+        return {"value": self.value, "steps": np.array(self.steps)}
+
+    @staticmethod
+    def from_arrays(arrays: dict[str, np.ndarray]) -> ConstantKernel:
+        """From what `arrays` gave."""
+        return ConstantKernel(arrays["value"], int(arrays["steps"]))
+
+
+Kernel = FactoredKernel | DenseKernel | ConstantKernel
+KINDS = {kind.__name__: kind for kind in (FactoredKernel, DenseKernel, ConstantKernel)}
+
+
+class Layers:
+    """Kernels by layer, indexed as in the papers: Φ⁰…Φ^L, G¹…G^{L+1}.
+
+    Args:
+        kernels: in order.
+        first: index of the first.
+    """
+
+    def __init__(self, kernels: Sequence[Kernel], first: int) -> None:
+        self._kernels = tuple(kernels)
+        self.first = first
+
+    def __getitem__(self, l: int) -> Kernel:
+        if not self.first <= l < self.first + len(self._kernels):
+            raise IndexError(f"layer {l} is not there: layers {self.first} to {self.first + len(self._kernels) - 1} are")
+        return self._kernels[l - self.first]
+
+    def __len__(self) -> int:
+        return len(self._kernels)
+
+    def __iter__(self):
+        return iter(self._kernels)
+
+    def items(self):
+        """(index, kernel) pairs."""
+        return enumerate(self._kernels, self.first)
+
+    def __repr__(self) -> str:
+        return f"Layers({self.first}…{self.first + len(self) - 1})"
+
+
+def _time(t: int, steps: int) -> int:
+    if not -steps <= t < steps:
+        raise IndexError(f"time {t} was not recorded: times 0 to {steps - 1} are (entry t is the state before the t-th update)")
+    return t % steps
+
+

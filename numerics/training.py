@@ -1,0 +1,206 @@
+"""One training step, the same for every rule, at infinite and at finite width.
+
+The rule enters through generated functions (`Dynamics`), the width through the matrices (`protocol.WeightMatrix`). Fields of one layer are
+(P, N) arrays, N being the width or the number S of single-site samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from .dynamics import Dynamics
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class State:
+    """A network between two updates.
+
+    Attributes:
+        matrices: L + 1 weight matrices, the input's first, the readout's last.
+        biases: b^1…b^L, or empty.
+        readout_bias: what training added to the readout's bias, as it enters f.
+        direct: ξ^1…ξ^L of direct feedback, None for layers without.
+        gates: m^1…m^L, or empty.
+        f0: the output at initialisation, set by the first step.
+        t: time.
+    """
+
+    matrices: tuple[Any, ...]
+    biases: tuple[Float[Array, "1 N"], ...]
+    readout_bias: Float[Array, ""]
+    direct: tuple[Float[Array, "1 N"] | None, ...]
+    gates: tuple[Float[Array, "P N"], ...]
+    f0: Float[Array, "P"]
+    t: Int[Array, ""]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Scales:
+    """The numbers of a problem and a rule that enter a step.
+
+    Attributes:
+        y: targets.
+        gamma0, eta: of the problem.
+        parameters: of rule and network, by name.
+    """
+
+    y: Float[Array, "P"]
+    gamma0: Float[Array, ""]
+    eta: Float[Array, ""]
+    parameters: dict[str, Float[Array, ""]]
+
+
+class Fields(NamedTuple):
+    """Everything at one time, before the update: layers 1…L are entries 0…L−1.
+
+    Attributes:
+        h, a: preactivations and what the next layer receives.
+        g, g_tilde: gradient and pseudo-gradient fields.
+        f, Delta: centred outputs and errors.
+        f_test: outputs at the probed inputs, not centred; None without any.
+    """
+
+    h: tuple[Float[Array, "P N"], ...]
+    a: tuple[Float[Array, "P N"], ...]
+    g: tuple[Float[Array, "P N"], ...]
+    g_tilde: tuple[Float[Array, "P N"], ...]
+    f: Float[Array, "P"]
+    Delta: Float[Array, "P"]
+    f_test: Float[Array, "K"] | None
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Probe:
+    """Test points: they see the network and leave no trace in it.
+
+    Attributes:
+        inputs: what the first matrix's `probe` takes.
+        noise: for each hidden matrix what its `probe` takes besides the features.
+        gates: m^1…m^L at the test points, or empty.
+    """
+
+    inputs: tuple[Any, ...]
+    noise: tuple[tuple[Any, ...], ...]
+    gates: tuple[Float[Array, "K N"], ...]
+
+
+def step(state: State, rule: Dynamics, scales: Scales, probe: Probe | None = None) -> tuple[State, Fields]:
+    """Forward, backward, learn.
+
+    Args:
+        state: the network at time t.
+        rule: the learning rule on the network.
+        scales: numbers of problem and rule.
+        probe: test points to evaluate at time t.
+
+    Returns:
+        The network at time t + 1 and the fields at time t.
+
+    Source: THEORY sections 1 and 2.
+    """
+    state, h, a = forward(state, rule, scales)
+    state, f, Delta = output(state, a, rule, scales)
+    f_test = None if probe is None else predict(state, probe, rule, scales)
+    state, g, g_tilde = backward(state, h, Delta, rule, scales)
+    return learn(state, a, g_tilde, Delta, rule, scales), Fields(h, a, g, g_tilde, f, Delta, f_test)
+
+
+def forward(state: State, rule: Dynamics, scales: Scales):
+    """h^{ℓ+1} = σ_w W^ℓ a^ℓ + σ_b b^ℓ, a = forward(h, m)."""
+    sigma_w, sigma_b = rule.module.scales(**scales.parameters)
+    matrices, hs, outs = list(state.matrices), [], []
+    a = None
+    for l in range(rule.depth):
+        matrices[l], image = matrices[l].forward(a)
+        h = sigma_w * image + (sigma_b * state.biases[l] if rule.biased else 0.0)
+        a = rule.module.forward(h, gate(state, l), **scales.parameters)
+        hs.append(h)
+        outs.append(a)
+    return replace(state, matrices=tuple(matrices)), tuple(hs), tuple(outs)
+
+
+def gate(state: State, l: int) -> Float[Array, "P N"] | None:
+    """m^{l+1}, None in a network without gates."""
+    return state.gates[l] if state.gates else None
+
+
+def output(state: State, a, rule: Dynamics, scales: Scales):
+    """f = σ_w ⟨w a^L⟩/γ0 + bias, centred at t = 0, and Δ = y − f."""
+    sigma_w, _ = rule.module.scales(**scales.parameters)
+    readout, value = state.matrices[-1].forward(a[-1])
+    raw = sigma_w * value / scales.gamma0
+    f0 = jnp.where(state.t == 0, raw, state.f0)
+    f = raw - f0 + state.readout_bias
+    return replace(state, matrices=(*state.matrices[:-1], readout), f0=f0), f, scales.y - f
+
+
+def predict(state: State, probe: Probe, rule: Dynamics, scales: Scales) -> Float[Array, "K"]:
+    """The output at the test points, not centred. Uses the images that the last `forward` left."""
+    sigma_w, sigma_b = rule.module.scales(**scales.parameters)
+    image = state.matrices[0].probe(*probe.inputs)
+    for l in range(rule.depth):
+        h = sigma_w * image + (sigma_b * state.biases[l] if rule.biased else 0.0)
+        a = rule.module.forward(h, probe.gates[l] if probe.gates else None, **scales.parameters)
+        image = state.matrices[l + 1].probe(a, *probe.noise[l])
+    return sigma_w * image / scales.gamma0 + state.readout_bias
+
+
+def backward(state: State, h, Delta: Float[Array, "P"], rule: Dynamics, scales: Scales):
+    """g^ℓ = slope · σ_w W^ℓ(t)ᵀ g^{ℓ+1} and g̃^ℓ from the rule's own feedback path, ℓ = L…1."""
+    sigma_w, _ = rule.module.scales(**scales.parameters)
+    coefficients = rule.module.path(**scales.parameters)
+    matrices, depth = list(state.matrices), rule.depth
+    g: list[Any] = [None] * (depth + 1)
+    g_tilde: list[Any] = [None] * (depth + 1)
+    for l in reversed(range(depth)):
+        matrices[l + 1], carried = matrices[l + 1].transpose(g[l + 1], g_tilde[l + 1])
+        slope = rule.module.slope(h[l], gate(state, l), **scales.parameters)
+        g[l] = slope * (sigma_w * carried.true)
+        g_tilde[l] = g[l]
+        if not rule.gradient:
+            z = _feedback_field(rule, l, coefficients[l], sigma_w, carried, state.direct[l], h[l])
+            own = rule.module.pseudo_gradient(h[l], z, gate(state, l), Delta[:, None], **scales.parameters)
+            g_tilde[l] = jnp.broadcast_to(own, h[l].shape)
+    matrices[0], _ = matrices[0].transpose(g[0], g_tilde[0])
+    return replace(state, matrices=tuple(matrices)), tuple(g[:-1]), tuple(g_tilde[:-1])
+
+
+def _feedback_field(rule: Dynamics, l: int, coefficients, sigma_w, carried, direct, like):
+    """z̃ = σ_w (transported Wᵀ(t) + initial Wᵀ(0) + independent Vᵀ) g̃ + direct ξ, with the terms that the rule has."""
+    transported, initial, independent, straight = coefficients
+    z = jnp.zeros_like(like)
+    if rule.uses(l + 1, "transported"):
+        z = z + transported * sigma_w * carried.transported
+    if rule.uses(l + 1, "initial"):
+        z = z + initial * sigma_w * carried.initial
+    if rule.uses(l + 1, "independent"):
+        z = z + independent * sigma_w * carried.independent
+    if rule.uses(l + 1, "direct"):
+        z = z + straight * direct
+    return z
+
+
+def learn(state: State, a, g_tilde, Delta: Float[Array, "P"], rule: Dynamics, scales: Scales) -> State:
+    """W^ℓ += c0 σ_w Σ_μ Δ_μ g̃^{ℓ+1}_μ a^{ℓ}_μᵀ, b^ℓ += c0 σ_b Σ_μ Δ_μ g̃^{ℓ+1}_μ, c0 = ηγ0/P."""
+    sigma_w, sigma_b = rule.module.scales(**scales.parameters)
+    rate = scales.eta * scales.gamma0 / scales.y.shape[0]
+    driven = [Delta[:, None] * field for field in (*g_tilde, jnp.ones((1, 1), Delta.dtype))]
+    features = (None, *a)
+    matrices = tuple(
+        matrix.learn(rate * sigma_w * update, v) for matrix, update, v in zip(state.matrices, driven, features, strict=True)
+    )
+    biases = tuple(
+        bias + rate * sigma_b * jnp.sum(update, axis=0, keepdims=True)
+        for bias, update in zip(state.biases, driven[:-1] if rule.biased else [], strict=True)
+    )
+    # f moves by σ_b times the readout bias over γ0, hence the missing γ0
+    readout_bias = state.readout_bias + scales.eta / scales.y.shape[0] * sigma_b**2 * jnp.sum(Delta)
+    return replace(state, matrices=matrices, biases=biases, readout_bias=readout_bias, t=state.t + 1)
