@@ -95,7 +95,7 @@ def kernel(
     elif as_json:
         typer.echo(_dump(_kernel_record(found)))
     elif derivation or target is None:
-        console.output().print(Text(f"{found!r}\n\n{found.derivation()}" if derivation else repr(found)))
+        console.output().print(Text(f"{found!r}\n\n{found.derivation()}" if derivation else _kernel_text(found)))
 
 
 @app.command()
@@ -253,7 +253,10 @@ def demo(
     """
     from lazyrich import demo as main_job
 
-    summary = main_job.run(arguments.writable_folder(out), main_job.FAST if fast else main_job.FULL, fresh=fresh)
+    screen = console.notes() if as_json else None  # standard output is for the JSON then
+    summary = main_job.run(
+        arguments.writable_folder(out), main_job.FAST if fast else main_job.FULL, fresh=fresh, screen=screen
+    )
     if as_json:
         typer.echo(_dump(summary))
 
@@ -285,6 +288,12 @@ def _kernel_record(found: LazyKernel) -> dict:
         "contributions": [str(term) for term in found.contributions],
         "latex": found.latex(),
     }
+
+
+def _kernel_text(found: LazyKernel) -> str:
+    """The kernel and the layer equations that define what is in it."""
+    layers = "\n".join(f"  {equation.lhs} = {equation.rhs}" for equation in found.recursion)
+    return f"{found!r}\nLayer by layer:\n{layers}"
 
 
 def _document(found: object) -> str:

@@ -41,11 +41,11 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **options: Any) -> Any:
         try:
             return command(*args, **options)
-        except (DeriveError, ValueError) as error:
+        except (DeriveError, ValueError, RuntimeError) as error:
             if not _refused(error):
                 raise
             complain(str(error))
-            raise typer.Exit(BAD_INPUT) from error
+            raise typer.Exit(FAILED if isinstance(error, RuntimeError) else BAD_INPUT) from error
         except OSError as error:
             complain(f"{error.filename or 'output'}: {error.strerror or error}")
             raise typer.Exit(FAILED) from error
@@ -75,10 +75,10 @@ def compile_pdf(tex: Path) -> Path | None:
 
 
 def _refused(error: Exception) -> bool:
-    """Whether the project raised this error on purpose; a ValueError from inside a library is a bug and keeps its traceback."""
+    """Whether the project raised this on purpose; the same from inside a library is a bug and keeps its traceback."""
     if isinstance(error, DeriveError):
         return True
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("numerics.")
+    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(("numerics.", "lazyrich."))

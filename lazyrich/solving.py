@@ -1,0 +1,218 @@
+"""Theory and networks on one problem: solve, save, resume, compare. Shared by `lazyrich solve` and the demo."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from derive.network import MLP
+from derive.rules import Rule
+from lazyrich import console
+from lazyrich.arguments import Examples
+from numerics import Problem, Solution, solve_dmft, solve_lazy, train_finite
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a problem is solved; names as in `solve_dmft` and `train_finite`. width = 0: no networks."""
+
+    gamma0: float
+    eta: float
+    steps: int
+    samples: int
+    replicas: int
+    width: int
+    seeds: int
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One number from theory and from networks, with standard errors; z is their difference in units of both errors."""
+
+    quantity: str
+    theory: float
+    theory_se: float
+    network: float | None = None
+    network_se: float | None = None
+
+    @property
+    def z(self) -> float | None:
+        """(theory − network)/√(se² + se²); None without networks, or where both are exact."""
+        if self.network is None or self.network_se is None:
+            return None
+        error = float(np.hypot(self.theory_se, self.network_se))
+        return (self.theory - self.network) / error if np.isfinite(error) and error > 1e-12 else None
+
+
+def problem(examples: Examples, settings: Settings) -> Problem:
+    """The examples as a training problem."""
+    return Problem(gamma0=settings.gamma0, eta=settings.eta, steps=settings.steps, **examples.arrays)
+
+
+class Store:
+    """Solutions in a folder, reused when asked for again with the same rule, data and settings.
+
+    Args:
+        folder: where they are.
+        fresh: compute everything again.
+    """
+
+    def __init__(self, folder: Path, fresh: bool = False) -> None:
+        self.folder, self.fresh = folder, fresh
+        self.saved: list[Path] = []
+        self.seconds: dict[str, float] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def get(self, stem: str, key: Sequence[object], compute: Callable[[], Solution]) -> Solution:
+        """The solution `stem`, from its file if that was computed from the same key."""
+        path, note = self.folder / f"{stem}.npz", self.folder / f"{stem}.json"
+        digest = _digest(key)
+        if not self.fresh and path.exists() and note.exists():
+            record = json.loads(note.read_text(encoding="utf-8"))
+            if record["made_from"] == digest:
+                self.seconds[stem] = record["seconds"]
+                self.saved.append(path)
+                return Solution.load(path)
+        note.unlink(missing_ok=True)
+        start = perf_counter()
+        try:
+            solution = compute()
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(self.account()) from stop
+        self.seconds[stem] = perf_counter() - start
+        solution.save(path)
+        note.write_text(json.dumps({"made_from": digest, "seconds": self.seconds[stem]}), encoding="utf-8")
+        self.saved.append(path)
+        return solution
+
+    def account(self) -> str:
+        """What is on disk, for whoever interrupted."""
+        names = ", ".join(path.name for path in self.saved)
+        return f"Saved in {self.folder}: {names}. The same command resumes." if names else "Nothing was saved."
+
+
+def solutions(
+    store: Store, stem: str, p: Problem, rule: Rule, net: MLP, settings: Settings, progress: bool
+) -> dict[str, Solution]:
+    """Lazy and rich theory, and networks if the settings ask for them: "lazy", "theory", "network"."""
+    shared = [rule.bind(net).source(), *(np.asarray(value).tobytes() for value in p.arrays().values())]
+    infinite = {"samples": settings.samples, "replicas": settings.replicas, "seed": settings.seed}
+    finite = {"width": settings.width, "seeds": settings.seeds, "seed": settings.seed}
+    found = {
+        "lazy": store.get(f"{stem}_lazy", [*shared, "lazy"], lambda: solve_lazy(p, rule, net)),
+        "theory": store.get(
+            f"{stem}_theory",
+            [*shared, "dmft", infinite],
+            lambda: solve_dmft(p, rule, net, **infinite, progress=progress),
+        ),
+    }
+    if settings.width:
+        found["network"] = store.get(
+            f"{stem}_network",
+            [*shared, "finite", finite],
+            lambda: train_finite(p, rule, net, **finite, progress=progress),
+        )
+    return found
+
+
+def compare(theory: Solution, network: Solution | None) -> list[Comparison]:
+    """The state after training: losses, alignment of gradients, alignment of features with the targets."""
+    pick: dict[str, Callable[[Solution], tuple[float, float]]] = {
+        "training loss": lambda s: (s.loss[-1], s.loss_se[-1]),
+    }
+    if theory.test_loss is not None:
+        pick["test loss"] = lambda s: (s.test_loss[-1], s.test_loss_se[-1])  # type: ignore[index]
+    for layer in range(theory.depth):
+        pick[f"gradient alignment, layer {layer + 1}"] = lambda s, l=layer: (s.alignment[l, -1], s.alignment_se[l, -1])
+    for layer in range(theory.depth):
+        pick[f"kernel-target alignment, layer {layer + 1}"] = lambda s, l=layer: (s.cka[l, -1], s.cka_se[l, -1])
+    rows = []
+    for name, read in pick.items():
+        values = [float(value) for solution in (theory, network) if solution is not None for value in read(solution)]
+        rows.append(Comparison(name, *values))
+    return rows
+
+
+def accuracy(solution: Solution) -> float | None:
+    """Share of test examples whose sign is right at the end."""
+    if solution.f_test is None or solution.problem.y_test is None:
+        return None
+    return float(np.mean(np.sign(solution.f_test[-1]) == np.sign(solution.problem.y_test)))
+
+
+# ---- `lazyrich solve` -----------------------------------------------------------------------------------------------
+
+
+def run(p: Problem, rule: Rule, net: MLP, settings: Settings, folder: Path, progress: bool) -> dict:
+    """Solve, save solutions, figure and summary in `folder`, and return the summary."""
+    store = Store(folder)
+    found = solutions(store, "solution", p, rule, net, settings, progress and sys.stdout.isatty())
+    theory, network = found["theory"], found.get("network")
+    figure = theory.plot()
+    figure.savefig(folder / "figure.png", dpi=160)
+    figure.savefig(folder / "figure.pdf")
+    summary = {
+        "rule": rule.name,
+        "activation": str(net.activation),
+        "depth": net.depth,
+        **asdict(settings),
+        "P": p.P,
+        "final": [asdict(row) | {"z": row.z} for row in compare(theory, network)],
+        "lazy_training_loss": float(found["lazy"].loss[-1]),
+        "test_accuracy": accuracy(theory),
+        "seconds": store.seconds,
+        "files": sorted(str(path) for path in folder.iterdir() if path.suffix != ".json"),
+    }
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False), encoding="utf-8")
+    return summary
+
+
+def show(summary: Mapping) -> None:
+    """Print a summary as a table."""
+    screen = console.output()
+    title = (
+        f"{summary['rule']}, {summary['depth']} hidden layers, {summary['activation']}: after {summary['steps']} steps"
+    )
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for heading in ("infinite width", "networks", "z") if summary["width"] else ("infinite width",):
+        table.add_column(heading, justify="right")
+    for row in summary["final"]:
+        cells = [value_and_error(row["theory"], row["theory_se"])]
+        if summary["width"]:
+            cells += [
+                value_and_error(row["network"], row["network_se"]),
+                "" if row["z"] is None else f"{row['z']:+.1f}",
+            ]
+        table.add_row(row["quantity"], *cells)
+    table.add_row("training loss, lazy limit", value_and_error(summary["lazy_training_loss"], 0.0))
+    screen.print(table)
+    screen.print(Text("saved: " + ", ".join(summary["files"])))
+
+
+def value_and_error(value: float | None, error: float | None) -> str:
+    """0.01234 ± 0.00012, with the digits that the error allows."""
+    if value is None or not np.isfinite(value):
+        return ""
+    if error is None or not np.isfinite(error) or error <= 1e-15:
+        return f"{value:.4g}"
+    digits = int(np.clip(1 - np.floor(np.log10(error)), 0, 12))
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def _digest(key: Sequence[object]) -> str:
+    total = hashlib.sha256()
+    for part in key:
+        total.update(part if isinstance(part, bytes) else json.dumps(part, sort_keys=True).encode())
+        total.update(b"\0")
+    return total.hexdigest()

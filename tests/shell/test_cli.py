@@ -1,0 +1,307 @@
+"""The command line: what it prints and writes, and that a mistake costs one line, not a traceback."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import resource
+import shutil
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sympy as sp
+from typer.testing import CliRunner
+
+from derive import FA, MLP, K_mumu, K_munu, K_nunu, lazy_kernel, rho
+from derive.errors import BadInput
+from lazyrich import arguments
+from lazyrich.cli import app
+
+
+def run(*words: str):
+    return CliRunner().invoke(app, list(words))
+
+
+def refused(*words: str) -> str:
+    """The error line of a command that must fail as a user's mistake."""
+    result = run(*words)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output and "Traceback" not in result.stderr
+    assert result.stderr.startswith("error: ")
+    return result.stderr
+
+
+# ---- kernel, equations, codegen -------------------------------------------------------------------------------------
+
+
+def test_kernel_prints_the_kernel_and_its_layers():
+    result = run("kernel", "--rule", "fa", "--activation", "relu", "--depth", "2")
+    assert result.exit_code == 0
+    assert "LazyKernel of FA(rho=rho): 2 hidden layers, activation relu" in result.stdout
+    assert "rho**2" in result.stdout and "Sigma_2_munu" in result.stdout
+
+
+def test_kernel_json_is_the_librarys_kernel():
+    record = json.loads(run("kernel", "--rule", "fa", "--depth", "2", "--rho", "0.5", "--json").stdout)
+    names = {str(s): s for s in (K_mumu, K_munu, K_nunu)}
+    parsed = sp.sympify(record["kernel"], locals=names)
+    assert sp.simplify(parsed - lazy_kernel(FA(sp.Rational(1, 2)), MLP(2, "relu")).expr) == 0
+    assert record["closed_form"] is True and record["parameters"] == [] and len(record["contributions"]) == 3
+
+
+def test_per_layer_rho_reaches_the_rule():
+    record = json.loads(run("kernel", "--rule", "fa", "--depth", "2", "--rho", "0.1,0.5", "--json").stdout)
+    names = {str(s): s for s in (K_mumu, K_munu, K_nunu)}
+    expected = lazy_kernel(FA([sp.Rational(1, 10), sp.Rational(1, 2)]), MLP(2, "relu")).expr
+    assert sp.simplify(sp.sympify(record["kernel"], locals=names) - expected) == 0
+
+
+def test_kernel_writes_a_standalone_document(tmp_path):
+    """Compiled where there is a TeX; parsed by pylatexenc in any case."""
+    out = tmp_path / "fa.tex"
+    result = run("kernel", "--rule", "fa", "--activation", "relu", "--depth", "2", "--out", str(out))
+    assert result.exit_code == 0 and f"wrote {out}" in result.stderr
+    text = out.read_text(encoding="utf-8")
+    assert (
+        text.index(r"\documentclass")
+        < text.index("Definitions")
+        < text.index("Derivation")
+        < text.index(r"\end{document}")
+    )
+    _check_latex(text)
+    if shutil.which("pdflatex"):
+        done = subprocess.run(
+            ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "fa.tex"],
+            cwd=tmp_path,
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
+        assert (tmp_path / "fa.pdf").stat().st_size > 1000
+
+
+def _check_latex(text: str) -> None:
+    """Balanced groups and environments: pylatexenc in strict mode raises otherwise."""
+    from pylatexenc.latexwalker import LatexEnvironmentNode, LatexWalker
+
+    nodes, _, length = LatexWalker(text, tolerant_parsing=False).get_latex_nodes()
+    assert length == len(text)
+    assert any(isinstance(node, LatexEnvironmentNode) and node.environmentname == "document" for node in nodes)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".txt", ".py"])
+def test_kernel_writes_other_formats(tmp_path, suffix):
+    out = tmp_path / f"k{suffix}"
+    assert run("kernel", "--depth", "1", "--out", str(out)).exit_code == 0
+    marks = {".json": '"closed_form": true', ".txt": "integration by parts", ".py": "import jax"}
+    assert marks[suffix] in out.read_text(encoding="utf-8")
+
+
+def test_latex_goes_to_standard_output():
+    assert run("kernel", "--depth", "1", "--latex").stdout.startswith(r"\begin{align*}")
+
+
+def test_equations(tmp_path):
+    out = tmp_path / "dfa.tex"
+    shown = run("equations", "--rule", "dfa", "--depth", "2", "--latex", "--out", str(out))
+    assert shown.exit_code == 0, shown.output
+    assert r"\begin{align" in shown.stdout
+    _check_latex(out.read_text(encoding="utf-8"))
+    record = json.loads(run("equations", "--rule", "gd", "--depth", "1", "--json").stdout)
+    assert record["equations"] and record["latex"]
+
+
+def test_generated_module_runs_and_agrees_with_the_formula(tmp_path):
+    out = tmp_path / "kernel.py"
+    assert run("codegen", "--rule", "fa", "--depth", "2", "--standalone", "--out", str(out)).exit_code == 0
+    assert (
+        "numerics" not in out.read_text(encoding="utf-8").replace("numerics.safe", "numerics").split("import jax", 1)[1]
+    )
+    spec = importlib.util.spec_from_file_location("kernel_from_cli", out)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    X = np.array([[1.0, 0.5, -0.3], [0.2, -1.0, 0.7]])
+    K = np.asarray(module.kernel(jnp.asarray(X), rho=0.3))
+    q = X @ X.T / 3
+    formula = lazy_kernel(FA(rho), MLP(2, "relu")).expr
+    value = formula.subs({rho: 0.3, K_mumu: q[0, 0], K_munu: q[0, 1], K_nunu: q[1, 1]}).evalf()
+    # float32 unless x64 is on: a few units in its last place
+    np.testing.assert_allclose(K[0, 1], float(value), rtol=3e-6)
+
+
+def test_codegen_prints_without_out():
+    assert "import jax" in run("codegen", "--depth", "1").stdout
+
+
+# ---- activations as formulas ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "parameters", "same_as"),
+    [
+        ("x*exp(-x**2)", [], "x*exp(-x**2)"),
+        ("x^3 - 0.5*x", [], "x**3 - x/2"),
+        ("erf(a*x)", ["a=2"], "erf(2*x)"),
+        ("Piecewise((x, x > 0), (0, True))", [], "x*Heaviside(x)"),
+        ("max(x, 0)", [], "x*Heaviside(x)"),
+        ("leaky_relu", ["alpha=0.1"], "x/10 + 9*x*Heaviside(x)/10"),
+        ("sin(2*x + pi/4)", [], "sin(2*x + pi/4)"),
+    ],
+)
+def test_formulas(text, parameters, same_as):
+    from derive.activations import steps_form
+    from derive.symbols import x
+
+    found = arguments.build_activation(text, parameters)
+    assert sp.expand(steps_form(found.expr) - sp.sympify(same_as, locals={"x": x})) == 0
+
+
+def test_declared_parameters_stay_symbols():
+    assert [str(p) for p in arguments.build_activation("exp(-a*x**2)", ["a>0"]).parameters] == ["a"]
+    assert arguments.build_activation("exp(-a*x**2)", ["a>0"]).parameters[0].is_positive
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__import__('os').system('true')",
+        "x.__class__",
+        "(lambda: x)()",
+        "[x for x in (1,)]",
+        "open('/etc/passwd')",
+        "x if x else 1",
+        "'x'",
+        "x; x",
+        "x +",
+        "1e999*x",
+        "f'{x}'",
+        "exp(x, x, x, x)",
+    ],
+)
+def test_formulas_are_arithmetic_and_nothing_else(text):
+    with pytest.raises(BadInput):
+        arguments.build_activation(text)
+
+
+# ---- mistakes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["kernel", "--rule", "heb"], ["'heb'", "'hebb'"]),
+        (["kernel", "--activation", "rellu"], ["'rellu'", "'relu'"]),
+        (["kernel", "--activation", "tanhh(x)"], ["'tanhh'", "'tanh'"]),
+        (["kernel", "--activation", "erf(k*x)"], ["k", "--parameter k"]),
+        (["kernel", "--rule", "fa", "--rho", "1.2"], ["1.2", "0 <= rho <= 1"]),
+        (["kernel", "--rule", "fa", "--rho", "-0.1"], ["-0.1", "0 <= rho <= 1"]),
+        (["kernel", "--rule", "fa", "--rho", "0.1,0.2,0.3", "--depth", "2"], ["3 entries", "2 hidden layers"]),
+        (["kernel", "--rule", "gd", "--rho", "0.5"], ["only fa"]),
+        (["kernel", "--depth", "0"], ["depth=0", "depth >= 1"]),
+        (["kernel", "--sigma-w", "-1"], ["sigma_w=-1", "sigma_w > 0"]),
+        (["kernel", "--sigma-b", "-0.5"], ["sigma_b", "sigma_b >= 0"]),
+        (["kernel", "--parameter", "2a"], ["2a", "--parameter a"]),
+        (["solve", "--rule", "fa"], ["rho", "--rho 0.5"]),
+        (["solve", "--data", "digitz"], ["digitz", "digits"]),
+        (["solve", "--data", "missing.npz"], ["missing.npz", "does not exist"]),
+        (["solve", "--eta", "-0.1"], ["eta=-0.1", "eta > 0"]),
+        (["solve", "--gamma0", "0"], ["gamma0=0", "gamma0 > 0"]),
+        (["solve", "--steps", "0"], ["steps=0", "steps >= 1"]),
+        (["solve", "--samples", "0"], ["samples=0", "samples >= 1"]),
+        (["solve", "--classes", "3"], ["--classes 3", "3,8"]),
+    ],
+)
+def test_mistakes_name_the_value_and_the_fix(words, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = refused(*words)
+    for part in says:
+        assert part in message, message
+
+
+def test_data_with_nan_or_wrong_length_are_named(tmp_path):
+    X = np.eye(3)
+    cases = {
+        "nan": ({"X": np.where(X == 1, np.nan, X), "y": np.ones(3)}, "X[0, 0] is nan"),
+        "flat": ({"X": np.ones(3), "y": np.ones(3)}, "X has shape (3,)"),
+        "short": ({"X": X, "y": np.ones(2)}, "y has 2 entries but X has 3 rows"),
+    }
+    for name, (arrays, says) in cases.items():
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+        assert says in refused("solve", "--data", str(tmp_path / f"{name}.npz"), "--out", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_paths_are_checked_before_anything_is_computed(tmp_path, monkeypatch):
+    def never(*_):
+        raise AssertionError("computed before the path was checked")
+
+    monkeypatch.setattr("lazyrich.cli.lazy_kernel", never)
+    (tmp_path / "file").write_text("")
+    assert "does not exist" in refused("kernel", "--out", str(tmp_path / "no" / "fa.tex"))
+    assert "is a folder" in refused("kernel", "--out", str(tmp_path.rename(tmp_path.parent / "d.tex")))
+    assert ".pdf" in refused("kernel", "--out", "fa.pdf")
+    assert "cannot be created" in refused("demo", "--out", str(tmp_path.parent / "d.tex" / "file" / "demo"))
+
+
+def test_a_read_only_folder_is_refused(tmp_path, monkeypatch):
+    # permission bits do not bind root, which tests may run as
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert "no permission" in refused("kernel", "--out", str(tmp_path / "fa.tex"))
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    """Only the project's own refusals become one line."""
+
+    def broken(*_):
+        return int("not a number")
+
+    monkeypatch.setattr("lazyrich.cli.lazy_kernel", broken)
+    result = run("kernel")
+    assert isinstance(result.exception, ValueError) and result.exit_code == 1
+
+
+def test_interrupting_says_what_was_saved(monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt("Saved in out: gd.npz.")
+
+    monkeypatch.setattr("lazyrich.cli.lazy_kernel", interrupted)
+    result = run("kernel")
+    assert result.exit_code == 130
+    assert "interrupted. Saved in out: gd.npz." in result.stderr
+
+
+# ---- as a process ---------------------------------------------------------------------------------------------------
+
+
+def test_module_and_help():
+    for command in ([], ["kernel"], ["equations"], ["codegen"], ["solve"], ["demo"]):
+        shown = run(*command, "--help")
+        assert shown.exit_code == 0
+        assert not command or "Examples" in shown.stdout
+    done = subprocess.run(
+        [sys.executable, "-m", "lazyrich", "kernel", "--rule", "nope"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr and "'nope'" in done.stderr
+    assert "\x1b[" not in done.stderr  # plain when not a terminal
+
+
+def test_symbolic_commands_do_not_load_jax():
+    code = "import sys; from lazyrich.cli import app; print('jax' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+        == "False"
+    )
+
+
+def test_quick_start_is_quick():
+    """`from derive import *` in under 2 s of processor time (wall time would measure the neighbours); best of three."""
+    times = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", "from derive import *"], check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(times) < 2, times
