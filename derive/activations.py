@@ -21,7 +21,7 @@ def relu(q: sp.Expr) -> sp.Expr:
     return q * step(q)
 
 
-def leaky_relu(q: sp.Expr, slope: object = alpha) -> sp.Expr:
+def leaky_relu(q: sp.Expr, slope: sp.Expr = alpha) -> sp.Expr:
     """max(q, 0) + slope · min(q, 0)."""
     return slope * q + (1 - slope) * relu(q)
 
@@ -73,10 +73,12 @@ def hard_tanh(q: sp.Expr) -> sp.Expr:
 
 def hermite(degree: int) -> Callable[[sp.Expr], sp.Expr]:
     """The probabilists' Hermite polynomial He_n, normalised to unit variance under N(0, 1)."""
-    return lambda q: sp.expand(
-        sp.hermite_prob(degree, q) if hasattr(sp, "hermite_prob")
-        else 2 ** sp.Rational(-degree, 2) * sp.hermite(degree, q / sp.sqrt(2))
-    ) / sp.sqrt(sp.factorial(degree))
+    return lambda q: (
+        sp.expand(
+            sp.hermite_prob(degree, q) if hasattr(sp, "hermite_prob") else 2 ** sp.Rational(-degree, 2) * sp.hermite(degree, q / sp.sqrt(2))
+        )
+        / sp.sqrt(sp.factorial(degree))
+    )
 
 
 BUILTIN: dict[str, Callable[[sp.Expr], sp.Expr]] = {

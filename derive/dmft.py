@@ -243,9 +243,7 @@ class DMFTEquations:
         """Covariances of the Gaussian parts."""
         cov, sw2 = F.covariance_of, self._sw2
         eqs = {
-            "covariance u": _eq(
-                cov(F.field_u(ell, mu, t), F.field_u(ell, nu, s)), sw2 * F.Phi(ell - 1, mu, nu, t, s) + self.net.sigma_b**2
-            )
+            "covariance u": _eq(cov(F.field_u(ell, mu, t), F.field_u(ell, nu, s)), sw2 * F.Phi(ell - 1, mu, nu, t, s) + self.net.sigma_b**2)
         }
         if self.rule.uses_gates:
             eqs["covariance m"] = _eq(cov(F.field_m(ell, mu), F.field_m(ell, nu)), F.Phi(0, mu, nu, t, s))
@@ -277,9 +275,7 @@ class DMFTEquations:
         """Output, error, eNTK."""
         from .symbols import gamma0
 
-        kernel = sp.Sum(
-            self.G_tilde(ell + 1, mu, nu, t, s) * (self._sw2 * F.Phi(ell, mu, nu, t, s) + self.net.sigma_b**2), (ell, 0, L)
-        )
+        kernel = sp.Sum(self.G_tilde(ell + 1, mu, nu, t, s) * (self._sw2 * F.Phi(ell, mu, nu, t, s) + self.net.sigma_b**2), (ell, 0, L))
         overlap = F.average(F.field_z(L, mu, t) * self.forward(L, mu, t)) - F.average(F.field_z(L, mu, 0) * self.forward(L, mu, 0))
         if self.net.sigma_b != 0:
             overlap += c0 * self.net.sigma_b**2 * past(F.error(nu, s))
@@ -337,9 +333,12 @@ class DMFTEquations:
 
     def __repr__(self) -> str:
         from .derivation import plain
+        from .dmft_text import RESPONSE_NAMES
 
         lines = [self.title(), *(f"  {name}: {plain(equation)}" for name, equation in self.equations.items())]
-        lines += [f"  {type(found.kernel).__name__} = 0: {found.why_zero}" for found in self.responses if found.vanishes]
+        lines += [
+            f"  {RESPONSE_NAMES[type(found.kernel).__name__]} vanishes: {found.why_zero}" for found in self.responses if found.vanishes
+        ]
         return "\n".join(lines)
 
 

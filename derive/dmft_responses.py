@@ -30,7 +30,17 @@ def dependency_graph(eqs: DMFTEquations, reaction: bool) -> Graph:
         reaction: whether B̃ ≠ 0 is assumed, which feeds the activities back into z̃.
     """
     used = eqs.rule.pseudo_gradient.free_symbols
-    arrows: dict[str, list[str]] = {"u": ["h"], "h": ["F(h)", "g"], "g̃": ["h"], "r": ["z"], "z": ["g"], "F(h)": ["z"], "g": [], "z̃": [], "ζ": []}
+    arrows: dict[str, list[str]] = {
+        "u": ["h"],
+        "h": ["F(h)", "g"],
+        "g̃": ["h"],
+        "r": ["z"],
+        "z": ["g"],
+        "F(h)": ["z"],
+        "g": [],
+        "z̃": [],
+        "ζ": [],
+    }
     if h in used:
         arrows["h"].append("g̃")
     if z in used:

@@ -22,6 +22,8 @@ def equations_derivation(eqs: DMFTEquations) -> Derivation:
 
 
 def _caption(name: str) -> str:
+    if name.startswith("response "):
+        return f"Response {RESPONSE_NAMES[name.removeprefix('response ')]}."
     return _CAPTIONS.get(name, name[0].upper() + name[1:]) + "."
 
 
@@ -115,8 +117,11 @@ def _conditioning_steps(eqs: DMFTEquations) -> list[Step]:
     ]
 
 
+RESPONSE_NAMES = {"A": "A", "B": "B", "B_tilde": "B̃", "A_r": "The response of F(h) to r"}
+
+
 def _response_line(found: Response) -> Step:
-    name = type(found.kernel).__name__
+    name = RESPONSE_NAMES[type(found.kernel).__name__]
     if found.vanishes:
         return Step(f"{name} vanishes: {found.why_zero}.", sp.Eq(found.kernel, 0, evaluate=False))
     return Step(f"{name} is there, by the chain {' → '.join(found.chain)}.", found.definition)
@@ -149,7 +154,7 @@ def definitions(eqs: DMFTEquations) -> list[tuple[str, str]]:
     rows = [
         (to_latex(sp.Eq(c0, eta * gamma0 / P)), "step size times feature-learning strength over the number of training examples P"),
         (r"h^{\ell}_\mu(t)", "preactivation of layer ℓ on example μ before update t"),
-        (r"F(h)", f"what the next layer receives: {eqs.rule.forward}"),
+        (rf"F = {to_latex(eqs.rule.forward)}", f"what the next layer receives; φ is {eqs.net.activation}"),
         (r"z^{\ell}_\mu(t),\ g^{\ell}_\mu(t)", "back-propagated field and true gradient"),
     ]
     if not eqs.follows_gradient:

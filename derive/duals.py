@@ -120,7 +120,8 @@ class PairFunction:
 
     def on(self, preactivation: Covariance, gates: Covariance | None = None, feedback: Covariance | None = None) -> Covariance:
         """Evaluate at (μ, ν), (μ, μ) and (ν, ν)."""
-        at = {h: preactivation, m: gates, z: feedback}
+        ones = Covariance(sp.Integer(1), sp.Integer(1), sp.Integer(1))
+        at = {h: preactivation, m: gates or ones, z: feedback or ones}
 
         def value(pick: Callable[[Covariance], Covariance]) -> sp.Expr:
             total = sp.Integer(0)
@@ -160,11 +161,12 @@ def _separate(expr: sp.Expr) -> list[tuple[sp.Expr, dict[sp.Symbol, sp.Expr]]]:
     if expr == 0:
         return []
     if len(fields) == 1:
-        coefficient, factor = expr.as_independent(fields[0], as_Add=False)
-        return [(coefficient, {fields[0]: factor.subs(fields[0], x)})]
+        constant, factor = expr.as_independent(fields[0], as_Add=False)
+        return [_absorb_number(constant, {fields[0]: factor.subs(fields[0], x)})]
     result = []
     for summand in sp.Add.make_args(sp.expand(expr)):
-        coefficient, factors = sp.Integer(1), {}
+        coefficient: sp.Expr = sp.Integer(1)
+        factors: dict[sp.Symbol, sp.Expr] = {}
         for factor in sp.Mul.make_args(summand):
             inside = [field for field in FIELDS if factor.has(field)]
             if len(inside) > 1:
@@ -176,8 +178,17 @@ def _separate(expr: sp.Expr) -> list[tuple[sp.Expr, dict[sp.Symbol, sp.Expr]]]:
                 factors[inside[0]] = factors.get(inside[0], sp.Integer(1)) * factor.subs(inside[0], x)
             else:
                 coefficient *= factor
-        result.append((coefficient, factors))
+        result.append(_absorb_number(coefficient, factors))
     return result
+
+
+def _absorb_number(coefficient: sp.Expr, factors: dict[sp.Symbol, sp.Expr]) -> tuple[sp.Expr, dict[sp.Symbol, sp.Expr]]:
+    """Give a numerical coefficient back to the activation that it came from: the one factor that is not the bare field."""
+    number, symbols = coefficient.as_independent(*coefficient.free_symbols) if coefficient.free_symbols else (coefficient, sp.Integer(1))
+    activations = [field for field, factor in factors.items() if factor != x]
+    if not activations:
+        return coefficient, factors
+    return symbols, {**factors, activations[-1]: number * factors[activations[-1]]}
 
 
 @cache
@@ -188,18 +199,16 @@ def dual(f: sp.Expr, g: sp.Expr) -> Dual:
         clash = ", ".join(sorted(map(str, {u, v} & parameters)))
         raise BadInput(f"the parameter {clash} of {f}, {g} has the name of a Gaussian variable: rename it")
     f_steps, g_steps = steps_form(f), steps_form(g)
-    reason, closed, steps = "", None, ()
-    try:
-        found = expectation(
-            f_steps.subs(x, u) * g_steps.subs(x, v), sp.Matrix([[q_mumu, q_munu], [q_munu, q_nunu]]), variables=(u, v)
-        )
-        closed, steps = found.expr, found.steps
-    except NoClosedForm as error:
-        reason = error.reason
-    diagonal, diagonal_steps = None, ()
-    try:
-        found = expectation(f_steps.subs(x, u) * g_steps.subs(x, u), sp.Matrix([[q_mumu]]), variables=(u,))
-        diagonal, diagonal_steps = found.expr, found.steps
-    except NoClosedForm as error:
-        reason = reason or error.reason
+    pair = sp.Matrix([[q_mumu, q_munu], [q_munu, q_nunu]])
+    closed, steps, reason = _try(f_steps.subs(x, u) * g_steps.subs(x, v), pair, (u, v))
+    diagonal, diagonal_steps, _ = _try(f_steps.subs(x, u) * g_steps.subs(x, u), sp.Matrix([[q_mumu]]), (u,))
     return Dual(f, g, closed, diagonal, reason, steps, diagonal_steps)
+
+
+def _try(integrand: sp.Expr, cov: sp.Matrix, variables: tuple[sp.Symbol, ...]) -> tuple[sp.Expr | None, tuple[Step, ...], str]:
+    """Closed form, steps, and an empty reason; or None, no steps, and why there is no closed form."""
+    try:
+        found = expectation(integrand, cov, variables=variables)
+    except NoClosedForm as error:
+        return None, (), error.reason
+    return found.expr, found.steps, ""

@@ -61,10 +61,11 @@ def broken_sum(expr: sp.Expr) -> list[str]:
         return [to_latex(expr)]
     if isinstance(expr, sp.Mul):
         sums = sorted((factor for factor in expr.args if isinstance(factor, sp.Add)), key=lambda e: len(to_latex(e)))
-        if sums:
+        if sums and len(to_latex(sums[-1])) > LINE_WIDTH // 2:
             front = to_latex(expr / sums[-1])
             inside = broken_sum(sums[-1])
-            inside[0], inside[-1] = (rf"{front} \cdot " if front != "1" else "") + r"\Bigl[" + inside[0], inside[-1] + r"\Bigr]"
+            inside[0] = (rf"{front} \cdot " if front != "1" else "") + r"\Bigl[" + inside[0]
+            inside[-1] += r"\Bigr]"
             return inside
     lines: list[str] = []
     for index, term in enumerate(sp.Add.make_args(expr)):
@@ -90,7 +91,9 @@ def _list(steps: Iterable[Step], depth: int) -> str:
             lines.append(aligned([step.equation]))
         if step.children:
             inner = list(step.children)
-            lines.append(_list(inner, depth + 1) if depth < 4 else "\n".join(aligned([s.equation]) for s in inner if s.equation is not None))
+            lines.append(
+                _list(inner, depth + 1) if depth < 4 else "\n".join(aligned([s.equation]) for s in inner if s.equation is not None)
+            )
     return "\n".join([*lines, r"\end{enumerate}"])
 
 
@@ -103,7 +106,7 @@ _UNICODE = {
     "−": r"$-$", "∫": r"$\int$", "π": r"$\pi$", "θ": r"$\theta$", "λ": r"$\lambda$", "κ": r"$\kappa$", "α": r"$\alpha$", "β": r"$\beta$", "∈": r"$\in$",
     "±": r"$\pm$", "½": r"$\tfrac12$", "…": r"\dots{}", "∏": r"$\prod$", "∑": r"$\sum$", "∼": r"$\sim$", "≈": r"$\approx$", "∝": r"$\propto$", "⊗": r"$\otimes$",
     "–": "--", "—": "---", "τ": r"$\tau$", "ψ": r"$\psi$", "Ψ": r"$\Psi$", "ω": r"$\omega$", "ε": r"$\varepsilon$", "⊥": r"$\perp$", "⁻": r"$^{-}$",
-    "χ": r"$\chi$", "∇": r"$\nabla$", "ᵗ": r"$^t$", "⟂": r"$\perp$", "Ξ": r"$\Xi$", "Λ": r"$\Lambda$", "\u0303": "", "\u0307": "",
+    "<": "$<$", ">": "$>$", "χ": r"$\chi$", "∇": r"$\nabla$", "ᵗ": r"$^t$", "⟂": r"$\perp$", "Ξ": r"$\Xi$", "Λ": r"$\Lambda$", "\u0303": "", "\u0307": "",
 }  # fmt: skip
 
 
@@ -128,7 +131,9 @@ def _escaped(words: str) -> str:
 
 def _formula(letters: str) -> str:
     for sign, command in _UNICODE.items():
-        letters = letters.replace(sign, command.strip("$") + (" " if command.startswith("$\\") and command.strip("$")[-1].isalpha() else ""))
+        letters = letters.replace(
+            sign, command.strip("$") + (" " if command.startswith("$\\") and command.strip("$")[-1].isalpha() else "")
+        )
     return letters
 
 

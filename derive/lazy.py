@@ -124,7 +124,7 @@ class LazyKernel:
         return self.preactivation[-1].munu
 
     def _affine(self, q: Covariance) -> Covariance:
-        return q.map(lambda entry: self.net.sigma_w**2 * entry + self.net.sigma_b**2)
+        return _scaled(q, self.net.sigma_w**2, self.net.sigma_b**2)
 
     @cached_property
     def _feedback_variance(self) -> tuple[Covariance, ...]:
@@ -137,7 +137,7 @@ class LazyKernel:
         for layer in range(self.depth, 0, -1):
             path = self.bound.path[layer - 1]
             carried = self.net.sigma_w**2 * ((path.transported + path.initial) ** 2 + path.independent**2)
-            here = above.map(lambda entry, carried=carried, path=path: carried * entry + path.direct**2)
+            here = _scaled(above, carried, path.direct**2)
             values.append(here)
             above = pseudo.on(self.preactivation[layer - 1], gates=INPUT, feedback=here)
         return tuple(reversed(values))
@@ -236,6 +236,10 @@ def lazy_kernel(rule: Rule, net: MLP) -> LazyKernel:
     Phi = pair_function("Phi", bound.forward, bound.forward)
     G = pair_function("G", bound.slope, pulled)
     return LazyKernel(bound, Phi, G, weights)
+
+
+def _scaled(q: Covariance, factor: sp.Expr, constant: sp.Expr) -> Covariance:
+    return q.map(lambda entry: factor * entry + constant)
 
 
 def collect_parameters(expr: sp.Expr, parameters: Sequence[sp.Symbol]) -> sp.Expr:

@@ -138,9 +138,7 @@ def _unevaluated_as_integrals(kernel: LazyKernel, lines: list[sp.Basic | str]) -
             q = [to_latex(entry) for entry in line.rhs.args]
             f, g = (to_latex(e.subs(x, sp.Symbol(name))) for e, name in ((dual.f, "u"), (dual.g, "v")))
             matrix = rf"\begin{{pmatrix}}{q[0]} & {q[1]}\\ {q[1]} & {q[2]}\end{{pmatrix}}"
-            result.append(
-                rf"{to_latex(line.lhs)} = \mathbb E\bigl[({f})\,({g})\bigr],\quad (u,v)\sim\mathcal N\Bigl(0,{matrix}\Bigr)"
-            )
+            result.append(rf"{to_latex(line.lhs)} = \mathbb E\bigl[({f})\,({g})\bigr],\quad (u,v)\sim\mathcal N\Bigl(0,{matrix}\Bigr)")
         else:
             result.append(line)
     return result
@@ -160,7 +158,9 @@ def kernel_derivation(kernel: LazyKernel) -> Derivation:
         )
         for layer in range(net.depth + 1)
     ]
-    steps.append(Step("The eNTK is the sum of the contributions of all weight matrices.", rf"K_{{\mu\nu}} = {to_latex(compact.total)}", tuple(terms)))
+    steps.append(
+        Step("The eNTK is the sum of the contributions of all weight matrices.", rf"K_{{\mu\nu}} = {to_latex(compact.total)}", tuple(terms))
+    )
     if kernel.closed and sp.count_ops(kernel.expr) <= READABLE_OPERATIONS:
         steps.append(Step("Put in the closed forms of all layers.", sp.Eq(sp.Symbol("K_eNTK"), kernel.expr, evaluate=False)))
     return Derivation(f"Lazy-limit eNTK of {bound.rule.name}, {_network(kernel)}", tuple(steps))
@@ -197,13 +197,18 @@ def _forward_step(kernel: LazyKernel) -> Step:
     if m in kernel.bound.forward.free_symbols:
         reason += "; the gates m are independent of h, so that it factorises"
     children = tuple(step for dual in kernel.Phi.duals for step in _dual_steps(dual))
-    return Step(reason + ".", rf"\Phi_{{\mu\nu}} = \mathbb E\bigl[F(h_\mu)F(h_\nu)\bigr],\qquad F = {to_latex(kernel.bound.forward)}", children)
+    return Step(
+        reason + ".", rf"\Phi_{{\mu\nu}} = \mathbb E\bigl[F(h_\mu)F(h_\nu)\bigr],\qquad F = {to_latex(kernel.bound.forward)}", children
+    )
 
 
 def _dual_steps(dual: Dual) -> Iterator[Step]:
     integrand = dual.f.subs(x, sp.Symbol("u")) * dual.g.subs(x, sp.Symbol("v"))
     if dual.closed is None:
-        yield Step(f"No closed form ({dual.reason}): it stays a function of the covariance, and generated code integrates it numerically.", integrand)
+        yield Step(
+            f"No closed form ({dual.reason}): it stays a function of the covariance, and generated code integrates it numerically.",
+            integrand,
+        )
     else:
         yield Step("The Gaussian engine:", sp.Eq(sp.Function("E")(integrand), dual.closed, evaluate=False), tuple(dual.steps))
 
@@ -214,7 +219,11 @@ def _backward_steps(kernel: LazyKernel) -> list[Step]:
     pulled = sp.diff(bound.pseudo_gradient, z)
     if pulled == 0:
         names = f"g̃ = {bound.rule.pseudo_gradient} does not contain the feedback field z̃"
-        return [Step(f"{names}: E[F'(h) z · g̃] = E[z] E[F'(h) g̃] = 0, since z has zero mean and is independent of h. So G̃^ℓ = 0 for every ℓ ≤ L.")]
+        return [
+            Step(
+                f"{names}: E[F'(h) z · g̃] = E[z] E[F'(h) g̃] = 0, since z has zero mean and is independent of h. So G̃^ℓ = 0 for every ℓ ≤ L."
+            )
+        ]
     children = tuple(step for dual in kernel.G.duals for step in _dual_steps(dual)) if kernel.deepest_reached <= kernel.depth else ()
     delta = " (Δ is a number at given data)" if Delta in bound.pseudo_gradient.free_symbols else ""
     return [
@@ -247,7 +256,7 @@ def _layer_step(kernel: LazyKernel, compact: Compact, layer: int) -> Step:
 def _network(kernel: LazyKernel) -> str:
     net = kernel.net
     plural = "layer" if net.depth == 1 else "layers"
-    scales = "" if (net.sigma_w, net.sigma_b) == (1, 0) else f", sigma_w = {net.sigma_w}, sigma_b = {net.sigma_b}"
+    scales = "" if (net.sigma_w, net.sigma_b) == (1, 0) else f", σ_w = {net.sigma_w}, σ_b = {net.sigma_b}"
     return f"{net.depth} hidden {plural}, activation {net.activation}{scales}"
 
 

@@ -30,8 +30,8 @@ class MLP:
 
     depth: int
     activation: Activation
-    sigma_w: sp.Expr = sp.Integer(1)
-    sigma_b: sp.Expr = sp.Integer(0)
+    sigma_w: sp.Expr = sp.S.One
+    sigma_b: sp.Expr = sp.S.Zero
 
     def __init__(self, depth: int = 1, activation: object = "relu", sigma_w: object = 1, sigma_b: object = 0) -> None:
         if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import sympy as sp
 
@@ -25,8 +25,9 @@ from .symbols import Delta, ddphi, dphi, h, m, phi, z
 if TYPE_CHECKING:
     from .lazy import LazyKernel
 
-Coefficient = sp.Expr | tuple[sp.Expr, ...]
+Coefficient: TypeAlias = sp.Expr | tuple[sp.Expr, ...]
 FIELDS = (h, z, m, Delta)
+ACTIVITY = phi(h)
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,10 @@ class Feedback:
     expression, or a sequence with one entry for each hidden layer ℓ = 1…L. All four zero: the rule uses no feedback.
     """
 
-    transported: Coefficient = sp.Integer(0)
-    initial: Coefficient = sp.Integer(0)
-    independent: Coefficient = sp.Integer(0)
-    direct: Coefficient = sp.Integer(0)
+    transported: Coefficient = sp.S.Zero
+    initial: Coefficient = sp.S.Zero
+    independent: Coefficient = sp.S.Zero
+    direct: Coefficient = sp.S.Zero
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -109,7 +110,7 @@ class Rule:
     name: str
     pseudo_gradient: sp.Expr
     feedback: Feedback = field(default_factory=Feedback)
-    forward: sp.Expr = phi(h)
+    forward: sp.Expr = ACTIVITY
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pseudo_gradient", sp.sympify(self.pseudo_gradient))
@@ -148,7 +149,11 @@ class Rule:
         """The rule's single-site functions with the network's activation put in."""
         put = lambda expr: put_activation(expr, net.activation)
         return BoundRule(
-            self, net, put(self.forward), put(self.slope), put(self.pseudo_gradient),
+            self,
+            net,
+            put(self.forward),
+            put(self.slope),
+            put(self.pseudo_gradient),
             tuple(self.feedback.at(layer, net.depth) for layer in range(1, net.depth + 1)),
         )
 

@@ -1,0 +1,185 @@
+"""Lazy kernels: what must follow from a rule does follow, symbolically; and bad input is refused by name."""
+
+import pytest
+import sympy as sp
+
+from derive import (
+    DFA,
+    FA,
+    GD,
+    GLN,
+    MLP,
+    BadInput,
+    Delta,
+    Feedback,
+    Hebb,
+    K_mumu,
+    K_munu,
+    K_nunu,
+    Rule,
+    activation,
+    alpha,
+    dphi,
+    expectation,
+    h,
+    lazy_kernel,
+    m,
+    phi,
+    rho,
+    sqrt,
+    u,
+    v,
+    x,
+    z,
+)  # fmt: skip
+
+CLOSED = ["linear", "relu", "erf", "square"]
+DEPTHS = [1, 2, 3]
+
+
+def contributions(rule, depth=3, activation="relu", **scales):
+    return lazy_kernel(rule, MLP(depth, activation, **scales)).contributions
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("activation", CLOSED)
+def test_fa_weighs_layer_by_power_of_rho(activation, depth):
+    gd, fa = contributions(GD(), depth, activation), contributions(FA(rho), depth, activation)
+    for layer in range(depth + 1):
+        assert (
+            fa[layer] == sp.expand_mul(rho ** (depth - layer)) * gd[layer]
+            or sp.simplify(fa[layer] - rho ** (depth - layer) * gd[layer]) == 0
+        )
+
+
+def test_fa_weight_off_by_one_layer_is_not_the_kernel():
+    gd, fa = contributions(GD()), contributions(FA(rho))
+    assert sp.simplify(fa[1] - rho**3 * gd[1]) != 0
+
+
+@pytest.mark.parametrize("rule", [DFA(), Hebb(), FA(0)], ids=str)
+def test_rules_without_aligned_feedback_keep_the_last_layer_only(rule):
+    kernel = lazy_kernel(rule, MLP(3, "erf"))
+    assert kernel.contributions[:3] == (0, 0, 0)
+    assert kernel.expr == kernel.nngp
+
+
+def test_gd_and_fa_at_rho_one_agree():
+    assert contributions(GD()) == contributions(FA(1))
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("activation", ["relu", "erf", "linear"])
+def test_gln_is_depth_plus_one_times_gates_to_the_depth(activation, depth):
+    kernel = lazy_kernel(GLN(), MLP(depth, activation))
+    slope = kernel.net.activation.derivative(1)
+    gamma = expectation(slope.subs(x, u) * slope.subs(x, v), [[K_mumu, K_munu], [K_munu, K_nunu]], variables=(u, v)).expr
+    assert sp.simplify(kernel.expr - (depth + 1) * K_munu * gamma**depth) == 0
+
+
+def test_per_layer_correlations_multiply_along_the_way_down():
+    r1, r2, r3 = sp.symbols("rho_1:4")
+    gd, fa = contributions(GD()), contributions(FA([r1, r2, r3]))
+    for layer, weight in enumerate([r1 * r2 * r3, r2 * r3, r3, 1]):
+        assert sp.simplify(fa[layer] - weight * gd[layer]) == 0
+
+
+def test_linear_network_has_the_textbook_kernel():
+    assert sp.expand(lazy_kernel(GD(), MLP(4, "linear")).expr - 5 * K_munu) == 0
+    assert sp.expand(lazy_kernel(FA(rho), MLP(2, "linear")).expr - K_munu * (1 + rho + rho**2)) == 0
+
+
+def test_weights_and_biases_enter_as_in_ntk_parametrisation():
+    """Two-layer linear network, by hand: Σ¹ = w²K + b², Σ² = w²Σ¹ + b², K = Σ² + w²Σ¹."""
+    w, b = sp.symbols("sigma_w sigma_b", positive=True)
+    first = w**2 * K_munu + b**2
+    expected = w**2 * first + b**2 + w**2 * first
+    assert sp.expand(lazy_kernel(GD(), MLP(1, "linear", sigma_w=w, sigma_b=b)).expr - expected) == 0
+
+
+def test_users_own_rules_take_the_same_road():
+    """FA without φ̇ pulls E[φ̇(u)] once per layer; φ² in place of φ̇ pulls E[φ̇(u) φ(v)²]."""
+    plain = Rule("FA without slope", z, Feedback(initial=rho, independent=sqrt(1 - rho**2)))
+    kernel = lazy_kernel(plain, MLP(1, "relu"))
+    assert sp.simplify(kernel.contributions[0] - rho * K_munu / 2) == 0
+    squared = Rule("phi squared", phi(h) ** 2 * z, Feedback(transported=1))
+    linear = lazy_kernel(squared, MLP(1, "linear"))
+    assert sp.simplify(linear.contributions[0] - K_nunu * K_munu) == 0
+
+
+def test_mixture_of_gd_and_dfa_keeps_the_aligned_share():
+    mixture = Rule("mixture", dphi(h) * z, Feedback(transported=alpha, direct=sqrt(1 - alpha**2)))
+    gd, mixed = contributions(GD(), 2), contributions(mixture, 2)
+    assert sp.simplify(mixed[0] - alpha**2 * gd[0]) == 0 and mixed[2] == gd[2]
+
+
+def test_a_pseudo_gradient_that_is_not_linear_in_feedback_needs_its_variance():
+    """g̃ = φ̇ z³: E[∂g̃/∂z̃] = 3 E[z̃²], and z̃ has variance 1 at the readout."""
+    cubic = Rule("cubic", dphi(h) * z**3, Feedback(transported=1))
+    gd, found = contributions(GD(), 1), contributions(cubic, 1)
+    assert sp.simplify(found[0] - 3 * gd[0]) == 0
+
+
+def test_derivation_shows_why_layers_vanish():
+    text = str(lazy_kernel(DFA(), MLP(2, "relu")).derivation())
+    assert "c_2 = 0, the feedback field is independent of W(0)" in text
+    text = str(lazy_kernel(Hebb(), MLP(2, "relu")).derivation())
+    assert "does not contain the feedback field" in text
+    text = str(lazy_kernel(GLN(), MLP(2, "relu")).derivation())
+    assert "Gamma_munu**2*K_munu" in text and "3 Γ_μν^2 K^x_μν" in text
+    text = str(lazy_kernel(FA(rho), MLP(2, "relu")).derivation())
+    assert "K_eNTK_0_munu = K_munu*dotPhi_1_munu*dotPhi_2_munu*rho**2" in text and "Price's theorem" in text
+
+
+def test_unclosed_expectations_stay_by_name():
+    kernel = lazy_kernel(GD(), MLP(2, "tanh"))
+    assert not kernel.closed and "quadrature" in repr(kernel)
+    assert lazy_kernel(GD(), MLP(2, "relu")).closed
+
+
+def test_only_the_parameters_that_matter_are_asked_for():
+    assert lazy_kernel(FA(rho), MLP(2, "relu")).parameters == (rho,)
+    assert lazy_kernel(DFA(), MLP(2, "relu")).parameters == ()
+    leaky = lazy_kernel(FA(rho), MLP(1, "leaky_relu")).parameters
+    assert set(leaky) == {alpha, rho}
+
+
+@pytest.mark.parametrize(
+    "form",
+    [sp.Max(x, 0), x * sp.Heaviside(x), sp.Piecewise((x, x > 0), (0, True)), (x + sp.Abs(x)) / 2],
+    ids=["Max", "Heaviside", "Piecewise", "Abs"],
+)
+def test_relu_is_recognised_in_every_form(form):
+    assert MLP(1, form).activation.name == "relu"
+    assert lazy_kernel(GD(), MLP(2, form)).expr == lazy_kernel(GD(), MLP(2, "relu")).expr
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: FA(1.2), r"rho=1\.2.*is not a correlation: FA needs 0 <= rho <= 1"),
+        (lambda: FA([0.5, -0.1]), r"rho=-0\.1"),
+        (lambda: MLP(0, "relu"), "depth=0"),
+        (lambda: MLP(2.5, "relu"), r"depth=2\.5"),
+        (lambda: MLP(1, "rleu"), "did you mean 'relu'"),
+        (lambda: MLP(1, sp.erf(sp.Symbol("gain") * x)), "declare parameters"),
+        (lambda: MLP(1, "relu", sigma_w=0), "sigma_w=0"),
+        (lambda: MLP(1, "relu", sigma_b=-1), "sigma_b=-1"),
+        (lambda: Rule("empty path", dphi(h) * z), "feedback path is empty"),
+        (lambda: Rule("odd", z, Feedback(direct=1), forward=phi(h) * Delta), "may use h and m only"),
+        (lambda: lazy_kernel(FA([0.1, 0.2]), MLP(3, "relu")), "2 per-layer coefficients"),
+        (lambda: lazy_kernel(Rule("delta", Delta * z, Feedback(transported=1)), MLP(1, "relu")), "depends on the error signal"),
+        (lambda: lazy_kernel(Rule("coupled", sp.tanh(h + m) * z, Feedback(transported=1)), MLP(1, "relu")), "couples the fields"),
+        (lambda: lazy_kernel("GD", MLP(1, "relu")), "rule='GD'"),
+        (lambda: lazy_kernel(GD(), "relu"), "net='relu'"),
+    ],
+)
+def test_bad_input_is_named(make, message):
+    with pytest.raises(BadInput, match=message):
+        make()
+
+
+def test_declared_parameters_are_accepted():
+    gain = sp.Symbol("gain", positive=True)
+    kernel = lazy_kernel(GD(), MLP(1, activation(sp.erf(gain * x), parameters=[gain])))
+    assert kernel.parameters == (gain,)
