@@ -1,0 +1,22 @@
+"""Arrays: solvers, finite networks and evaluation of derived kernels. Imports JAX, never SymPy.
+
+Double precision is switched on here, once, unless the environment variable JAX_ENABLE_X64 says otherwise.
+"""
+
+import os
+
+import jax
+
+if "JAX_ENABLE_X64" not in os.environ:
+    jax.config.update("jax_enable_x64", True)
+
+from .dmft import solve_dmft
+from .errors import SolveFailed
+from .finite import train_finite
+from .jaxify import jaxify
+from .lazy import solve_lazy
+from .plotting import plot, plot_compare
+from .problem import Problem
+from .solution import Solution
+
+__all__ = ["Problem", "Solution", "SolveFailed", "jaxify", "plot", "plot_compare", "solve_dmft", "solve_lazy", "train_finite"]

@@ -206,8 +206,59 @@ class ConstantKernel:
         return ConstantKernel(arrays["value"], int(arrays["steps"]))
 
 
-Kernel = FactoredKernel | DenseKernel | ConstantKernel
-KINDS = {kind.__name__: kind for kind in (FactoredKernel, DenseKernel, ConstantKernel)}
+@dataclass(frozen=True, eq=False)
+class AbsentKernel:
+    """A kernel that the solver does not compute: NaN in summaries, an error when asked for.
+
+    Args:
+        T, P: its shape, had it been computed.
+        reason: why it is not there and where to get it.
+    """
+
+    T: int
+    P: int
+    reason: str
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(T, P, T, P)."""
+        return self.T, self.P, self.T, self.P
+
+    def _refuse(self) -> np.ndarray:
+        raise ValueError(self.reason)
+
+    def block(self, t: int, s: int) -> Float[np.ndarray, "P P"]:
+        """Raises ValueError."""
+        return self._refuse()
+
+    block_se = block
+
+    def dense(self) -> Float[np.ndarray, "T P T P"]:
+        """Raises ValueError."""
+        return self._refuse()
+
+    dense_se = dense
+
+    def equal_time_replicas(self) -> Float[np.ndarray, "R T P P"]:
+        """NaN."""
+        return np.full((1, self.T, self.P, self.P), np.nan)
+
+    def equal_time(self) -> Float[np.ndarray, "T P P"]:
+        """Raises ValueError."""
+        return self._refuse()
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """For saving."""
+        return {"shape": np.array([self.T, self.P]), "reason": np.array(self.reason)}
+
+    @staticmethod
+    def from_arrays(arrays: dict[str, np.ndarray]) -> AbsentKernel:
+        """From what `arrays` gave."""
+        return AbsentKernel(*map(int, arrays["shape"]), str(arrays["reason"]))
+
+
+Kernel = FactoredKernel | DenseKernel | ConstantKernel | AbsentKernel
+KINDS: dict[str, type[Kernel]] = {kind.__name__: kind for kind in (FactoredKernel, DenseKernel, ConstantKernel, AbsentKernel)}
 
 
 class Layers:

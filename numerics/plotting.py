@@ -1,0 +1,132 @@
+"""Figures of solutions. Matplotlib is imported when a figure is drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .order_parameters import AbsentKernel
+from .solution import SOLVERS, Solution
+
+# Distinguishable in grey and for colour-blind readers (Okabe & Ito 2008).
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+def plot(solution: Solution):
+    """Loss, alignment, target alignment, and the last layer's kernel before and after training.
+
+    Args:
+        solution: what to draw.
+
+    Returns:
+        The matplotlib figure.
+    """
+    figure, axes = _canvas(2, 3)
+    title = f"{solution.rule}, L = {solution.depth}, {SOLVERS[solution.solver]}, γ0 = {solution.problem.gamma0:g}"
+    figure.suptitle(title)
+    _losses(axes[0, 0], [(solution, "train", COLOURS[0], "-")])
+    if solution.test_loss is not None:
+        _band(axes[0, 0], solution.t, solution.test_loss, solution.test_loss_se, COLOURS[1], "test", "--")
+    axes[0, 0].legend(frameon=False)
+    for l in range(solution.depth):
+        colour = COLOURS[l % len(COLOURS)]
+        _band(axes[0, 1], solution.t, solution.alignment[l], solution.alignment_se[l], colour, f"layer {l + 1}")
+        _band(axes[0, 2], solution.t, solution.cka[l], solution.cka_se[l], colour, f"layer {l + 1}")
+    _label(axes[0, 1], "step", "cos(g, g̃)", "gradient alignment")
+    _label(axes[0, 2], "step", "CKA(Φ, yyᵀ)", "target alignment")
+    axes[0, 2].legend(frameon=False)
+    for mu in range(min(solution.problem.P, len(COLOURS))):
+        _band(axes[1, 0], solution.t, solution.f[:, mu], solution.f_se[:, mu], COLOURS[mu], None)
+        axes[1, 0].axhline(solution.problem.y[mu], color=COLOURS[mu], lw=0.6, ls=":")
+    _label(axes[1, 0], "step", "f", "outputs (dotted: targets)")
+    _kernels(figure, axes[1, 1:], solution)
+    return figure
+
+
+def plot_compare(solution: Solution, simulation: Solution):
+    """Theory against simulation: loss, outputs at the end, and the last layer's kernel entry by entry.
+
+    Args:
+        solution: drawn as lines.
+        simulation: drawn as dots, with bars of one standard error; of the same problem.
+
+    Returns:
+        The matplotlib figure.
+
+    Raises:
+        ValueError: the two do not have the same numbers of examples and steps.
+    """
+    if solution.f.shape != simulation.f.shape:
+        raise ValueError(f"outputs have shapes {solution.f.shape} and {simulation.f.shape}: compare solutions of one problem")
+    figure, axes = _canvas(1, 3)
+    figure.suptitle(f"{solution.rule}: {SOLVERS[solution.solver]} (lines) and {SOLVERS[simulation.solver]} (dots)")
+    every = max(1, len(simulation.loss) // 20)
+    axes[0, 0].set_yscale("log")
+    _band(axes[0, 0], solution.t, solution.loss, solution.loss_se, COLOURS[0], None)
+    dots = {"fmt": "o", "ms": 3.5, "color": COLOURS[1], "lw": 1}
+    axes[0, 0].errorbar(simulation.t[::every], simulation.loss[::every], simulation.loss_se[::every], **dots)
+    _label(axes[0, 0], "step", "loss", "loss")
+    _identity(axes[0, 1], solution.f[-1], simulation.f[-1], solution.f_se[-1], simulation.f_se[-1], dots)
+    _label(axes[0, 1], SOLVERS[solution.solver], SOLVERS[simulation.solver], "outputs at the end")
+    a, b = solution.Phi[solution.depth], simulation.Phi[simulation.depth]
+    triangle = np.triu_indices(solution.problem.P)
+    entries = [kernel(-1, -1)[triangle] for kernel in (a.block, b.block, a.block_se, b.block_se)]
+    _identity(axes[0, 2], *entries, dots)
+    _label(axes[0, 2], SOLVERS[solution.solver], SOLVERS[simulation.solver], f"Φ{_superscript(solution.depth)} at the end")
+    return figure
+
+
+def _canvas(rows: int, columns: int):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.6 * columns, 2.9 * rows + 0.4), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for ax in axes.flat:
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _losses(ax: Any, entries: list[tuple[Solution, str, str, str]]) -> None:
+    ax.set_yscale("log")
+    for solution, label, colour, style in entries:
+        _band(ax, solution.t, solution.loss, solution.loss_se, colour, label, style)
+    _label(ax, "step", "loss", "loss")
+
+
+def _band(ax: Any, t, mean, se, colour: str, label: str | None, style: str = "-") -> None:
+    ax.plot(t, mean, style, color=colour, label=label, lw=1.6)
+    if np.all(np.isfinite(se)):
+        ax.fill_between(t, mean - 2 * se, mean + 2 * se, color=colour, alpha=0.25, lw=0)
+
+
+def _label(ax: Any, x: str, y: str, title: str) -> None:
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
+    ax.set_title(title, fontsize="medium")
+
+
+def _identity(ax: Any, x, y, x_se, y_se, dots: dict[str, Any]) -> None:
+    known = lambda se: se if np.all(np.isfinite(se)) else None
+    low, high = min(np.min(x), np.min(y)), max(np.max(x), np.max(y))
+    ax.plot([low, high], [low, high], color=COLOURS[0], lw=1)
+    ax.errorbar(x, y, yerr=known(y_se), xerr=known(x_se), **dots)
+
+
+def _kernels(figure: Any, axes: Any, solution: Solution) -> None:
+    last = solution.Phi[solution.depth]
+    if isinstance(last, AbsentKernel):
+        for ax in axes:
+            ax.set_axis_off()
+        return
+    order = np.argsort(solution.problem.y, kind="stable")
+    before, after = (last.block(t, t)[np.ix_(order, order)] for t in (0, -1))
+    top = max(np.abs(before).max(), np.abs(after).max())
+    for ax, kernel, when in zip(axes, (before, after), ("before", "after"), strict=True):
+        image = ax.imshow(kernel, vmin=-top, vmax=top, cmap="RdBu_r")
+        _label(ax, "example", "example", f"Φ{_superscript(solution.depth)} {when}")
+    figure.colorbar(image, ax=list(axes), shrink=0.8)
+
+
+def _superscript(number: int) -> str:
+    return str(number).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))

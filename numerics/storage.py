@@ -1,0 +1,116 @@
+"""Solutions on disk: one npz file, written atomically, with everything needed to know what it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+import zipfile
+from importlib.metadata import PackageNotFoundError, version
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from .order_parameters import KINDS, Layers
+from .problem import Problem
+from .solution import Solution
+
+FORMAT = "lazyrich solution"
+VERSION = 1
+KERNELS = ("Phi", "G", "G_tilde", "H")
+ARRAYS = (
+    "f", "f_se", "loss", "loss_se", "f_test", "f_test_se", "test_loss", "test_loss_se", "entk", "entk_se",
+    "alignment", "alignment_se", "cka", "cka_se", "kta", "kta_se",
+)  # fmt: skip
+TEXTS = ("rule", "solver", "source", "parameters", "settings", "stats", "status")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed a solution."""
+    try:
+        own = version("lazyrich")
+    except PackageNotFoundError:
+        own = "not installed"
+    return {"lazyrich": own, "jax": jax.__version__, "numpy": np.__version__, "python": platform.python_version()}
+
+
+def save(solution: Solution, path: str | PathLike[str]) -> None:
+    """Write a solution to `path`; a reader sees the old file or the new one, never a part.
+
+    Args:
+        solution: what to write.
+        path: file name, used as it is.
+
+    Raises:
+        OSError: the folder does not exist or cannot be written.
+    """
+    arrays: dict[str, Any] = {f"solution/{name}": getattr(solution, name) for name in ARRAYS if getattr(solution, name) is not None}
+    arrays |= {f"problem/{name}": value for name, value in solution.problem.arrays().items()}
+    kinds: dict[str, Any] = {}
+    for name in KERNELS:
+        layers: Layers = getattr(solution, name)
+        kinds[name] = [layers.first, [type(kernel).__name__ for kernel in layers]]
+        for l, kernel in layers.items():
+            arrays |= {f"kernel/{name}/{l}/{part}": array for part, array in kernel.arrays().items()}
+    header = {"format": FORMAT, "version": VERSION, "versions": versions(), "kernels": kinds}
+    header |= {name: getattr(solution, name) for name in TEXTS}
+    target = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, header=np.array(json.dumps(header)), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load(path: str | PathLike[str]) -> Solution:
+    """Read a solution.
+
+    Args:
+        path: a file that `save` wrote.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: the file is truncated, foreign, or of a later format.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (zipfile.BadZipFile, EOFError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read as a saved solution ({error}): it is truncated or of another kind; save it again") from None
+    try:
+        header = json.loads(str(arrays.pop("header")))
+        if header["format"] != FORMAT:
+            raise KeyError("format")
+    except (KeyError, TypeError, json.JSONDecodeError):
+        raise ValueError(f"{path} is an npz file but not a solution saved by lazyrich: give a file written by Solution.save") from None
+    if header["version"] > VERSION:
+        raise ValueError(
+            f"{path} has format version {header['version']}, this lazyrich ({versions()['lazyrich']}) reads up to {VERSION}: "
+            f"use the one that wrote it (lazyrich {header['versions']['lazyrich']}) or a later one"
+        )
+    try:
+        return _rebuild(header, arrays)
+    except KeyError as error:
+        raise ValueError(f"{path} lacks the entry {error}: it is damaged; save it again") from None
+
+
+def _rebuild(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Solution:
+    under = lambda prefix: {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
+    given = under("problem/")
+    scalars = {name: given.pop(name).item() for name in ("gamma0", "eta", "steps")}
+    layers = {}
+    for name, (first, kinds) in header["kernels"].items():
+        kernels = [KINDS[kind].from_arrays(under(f"kernel/{name}/{l}/")) for l, kind in enumerate(kinds, first)]
+        layers[name] = Layers(kernels, first)
+    optional = {"f_test", "f_test_se", "test_loss", "test_loss_se"}
+    records = {name: arrays.get(f"solution/{name}") if name in optional else arrays[f"solution/{name}"] for name in ARRAYS}
+    return Solution(Problem(**given, **scalars), **records, **layers, **{name: header[name] for name in TEXTS})
