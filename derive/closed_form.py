@@ -6,6 +6,7 @@ remain are the base cases: none, one (an error function of its mean), two (Price
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from functools import cache
 
@@ -108,15 +109,17 @@ class ClosedForm:
         tilted: Tilted, phase: tuple | None, tilt: tuple,
     ) -> None:  # fmt: skip
         """Add weight · constant · E[Π_{given} 2δ Π_{signs} sign] under the tilted law to the sum."""
-        base, angles = self._signs(law, signs, tilted.determinant)
+        base, angles = self._signs(law, signs, tilted.determinant * tilted.law.det(given))
         if base == 0:
             return
-        radicand = tilted.determinant * tilted.law.det(given)
+        radicand, outer = tilted.determinant * tilted.law.det(given), constant
         for j in given:
             constant *= sp.sqrt(2 * self.scale[j] / sp.pi)
             radicand *= self.scalars(self.scale[j])
         self._name_radicand(radicand, given, tilt)
         exponent = self.scalars.sympy(tilted.exponent - self._energy(tilted.law, given), factor=True)
+        if given:
+            self._record_density(given, tilt, constant / outer * sp.exp(exponent) / sp.sqrt(self.radicands[radicand]))
         constant *= (2 / sp.pi) ** angles
         if phase is None:
             self._collect(constant, radicand, exponent, base, weight)
@@ -157,7 +160,7 @@ class ClosedForm:
             elif any(law.mean[j] != 0 for j in block):
                 raise NoClosedForm(self._product(block), "two thresholds away from the mean: Owen's T function")
             elif len(block) == 2:
-                value *= self._two_signs(law, *block, determinant)
+                value *= self._two_signs(law, block[0], block[1], determinant)
                 angles += 1
             else:
                 raise NoClosedForm(self._product(block), "a four-dimensional orthant probability")
@@ -217,10 +220,10 @@ class ClosedForm:
 
     def _sum(self) -> sp.Expr:
         groups: dict[tuple, list[tuple[Scalar, sp.Expr]]] = {}
-        for (constant, radicand, exponent, base), weight in self._turn_angles().items():
-            weight, power = _pull_power(weight, radicand)
-            display = self.radicands[radicand] ** power * base
-            groups.setdefault((constant, exponent), []).append((weight, display))
+        for (constant, radicand, exponent, base), weight in self._turned().items():
+            for part, power in _powers(weight, radicand):
+                display = self.radicands[radicand] ** power * base
+                groups.setdefault((constant, exponent), []).append((part, display))
         total = sp.Integer(0)
         for (constant, exponent), members in groups.items():
             common = self._common([weight for weight, _ in members])
@@ -228,32 +231,40 @@ class ClosedForm:
             total += constant * self.scalars.sympy(common, factor=True) * sp.exp(exponent) * inside
         return total
 
-    def _turn_angles(self) -> dict[tuple, Scalar]:
-        """Use atan2(c, √D) = atan2(√D, −c) − π/2 wherever that shortens the coefficient of the term without angle."""
+    def _turned(self) -> dict[tuple, Scalar]:
+        """Use atan2(c, √D) = atan2(√D, −c) − π/2 and erf = 1 − erfc wherever that shortens the term without them.
+
+        Besides being shorter, the sum then has no cancellation where the angle is small.
+        """
         items = dict(self.items)
         for (constant, radicand, exponent, base), weight in self.items.items():
-            if not isinstance(base, sp.atan2) or weight == 0:
+            if isinstance(base, sp.atan2):
+                cross, root = base.args
+                turned_base, factor, sign = sp.atan2(root, -cross), constant * sp.pi / 2, 1
+            elif isinstance(base, sp.erf):
+                turned_base, factor, sign = sp.erfc(base.args[0]), constant, -1
+            else:
                 continue
-            rational, partner = (constant * sp.pi).as_coeff_Mul()
+            rational, partner = factor.as_coeff_Mul()
             key = (partner, radicand, exponent, sp.Integer(1))
             plain = items.get(key, self.scalars.zero)
-            turned = plain - weight * self.scalars(rational) / 2
+            turned = plain - weight * self.scalars(sign * rational)
             if _length(turned) < _length(plain):
                 del items[constant, radicand, exponent, base]
-                cross, root = base.args
-                items[constant, radicand, exponent, sp.atan2(root, -cross)] = weight
+                items[constant, radicand, exponent, turned_base] = sign * weight
                 items[key] = turned
         return {key: weight for key, weight in items.items() if weight != 0}
 
     def _common(self, weights: list[Scalar]) -> Scalar:
-        """A factor that makes all weights polynomials with small integer coefficients."""
-        numerator, denominator, integer = weights[0].numer, weights[0].denom, 1
+        """A factor that makes all weights polynomials with small integer coefficients, if one does."""
+        numerator, denominator = weights[0].numer, weights[0].denom
         for weight in weights:
             numerator, denominator = numerator.gcd(weight.numer), denominator.gcd(weight.denom)
-            integer = sp.ilcm(integer, int(weight.denom.content()))
         field = self.scalars.field.field
-        unit = self.scalars(sp.Integer(int(denominator.content())) / integer)
-        return field(numerator) / field(denominator) * unit
+        common = field(numerator) / field(denominator)
+        contents = [sp.Rational(str((weight / common).numer.content() / (weight / common).denom.content())) for weight in weights]
+        scale = sp.Rational(math.gcd(*(int(content.p) for content in contents)), math.lcm(*(int(content.q) for content in contents)))
+        return common * self.scalars(scale)
 
     # Recorded steps -----------------------------------------------------------------------------------------------
 
@@ -304,6 +315,15 @@ class ClosedForm:
                 tuple(children),
             )
         )
+
+    def _record_density(self, given: frozenset[int], tilt: tuple, value: sp.Expr) -> None:
+        """E[tilt · Π 2δ(s_j)], the (tilted) density of the kinks' arguments at 0."""
+        factor = self._integrand(Term(sp.Integer(1), (0,) * self.first, *tilt))
+        deltas = [2 * sp.DiracDelta(self._sign_symbol(j), evaluate=False) for j in sorted(given)]
+        equation = sp.Eq(Mean(factor * sp.Mul(*deltas)), value, evaluate=False)
+        step = Step("Gaussian density where the arguments of the kinks vanish", equation)
+        if step not in self.steps:
+            self.steps.append(step)
 
     def _infinite(self, quadratic: tuple) -> BadInput:
         u = self.variables
@@ -371,21 +391,22 @@ def _blocks(law: Gaussian, signs: frozenset[int]) -> list[list[int]]:
     return blocks
 
 
-def _pull_power(weight: Scalar, radicand: Scalar) -> tuple[Scalar, sp.Rational]:
-    """(weight', p) with weight / √radicand = weight' · radicand^p and no factor radicand left in weight'."""
-    power = -sp.Rational(1, 2)
-    base = radicand.numer
+def _powers(weight: Scalar, radicand: Scalar) -> list[tuple[Scalar, sp.Rational]]:
+    """[(w_p, p)] with weight / √radicand = Σ w_p · radicand^p: whole factors pulled, and sums split where that is shorter."""
+    power, base = -sp.Rational(1, 2), radicand.numer
     if base.is_ground or not radicand.denom.is_ground:
-        return weight, power
-    for sign in (1, -1):
-        while True:
-            part = weight.numer if sign > 0 else weight.denom
-            quotient, remainder = part.div(base)
-            if remainder != 0 or quotient == 0:
-                break
-            weight = weight / radicand if sign > 0 else weight * radicand
-            power += sign
-    return weight, power
+        return [(weight, power)]
+    while weight.denom.div(base)[1] == 0:
+        weight, power = weight * radicand, power - 1
+    found = []
+    while True:
+        quotient, remainder = weight.numer.div(base)
+        if quotient == 0 or (remainder != 0 and len(quotient) + len(remainder) >= len(weight.numer)):
+            return [*found, (weight, power)]
+        field, content = weight.field, radicand.field(radicand.denom)
+        if remainder != 0:
+            found.append((field(remainder) / field(weight.denom), power))
+        weight, power = field(quotient) / field(weight.denom) * content, power + 1
 
 
 def _length(value: Scalar) -> int:

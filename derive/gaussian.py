@@ -18,6 +18,7 @@ from .derivation import Derivation, Step, to_latex
 from .errors import BadInput, NoClosedForm
 from .integrand import Term, normal_form
 from .symbols import GAUSSIAN, x
+from .wick import Gaussian, Scalars
 
 MAX_VARIABLES = 4
 
@@ -59,6 +60,13 @@ class Expectation:
 
     def _sympy_(self) -> sp.Expr:
         return self.expr
+
+    def _print(self, printer: Any) -> Any:
+        """What any of SymPy's printers makes of the closed form."""
+        return printer._print(self.expr)
+
+    # SymPy's printers ask for these by name; without them they would take the object for sympy.stats.Expectation.
+    _latex = _sympystr = _sympyrepr = _pretty = _pythoncode = _numpycode = _mpmathcode = _print
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name in self.__slots__:
@@ -193,15 +201,15 @@ class _Problem:
         """Write variables that are certain given earlier ones (|correlation| 1, zero variance) through those."""
         kept: list[int] = []
         integrand = self.integrand
+        scalars = Scalars(self.cov)
+        law = Gaussian(scalars, tuple(tuple(map(scalars, self.cov.row(i))) for i in range(self.cov.rows)), ())
         for k, variable in enumerate(self.variables):
-            chosen = self.cov.extract(kept, kept)
-            column = self.cov.extract(kept, [k])
-            gain = chosen.LUsolve(column) if kept else column
-            rest = self.cov[k, k] - (gain.T * column)[0, 0] if kept else self.cov[k, k]
-            if sp.cancel(rest) != 0:
+            if sp.expand(scalars.polynomial(law.det([*kept, k]).numer, factor=False)) != 0:
                 kept.append(k)
                 continue
-            combination = self.mean[k] + sum(g * (self.variables[i] - self.mean[i]) for g, i in zip(gain, kept, strict=True))
+            gain = self.cov.extract(kept, kept).LUsolve(self.cov.extract(kept, [k])) if kept else ()
+            centred = (g * (self.variables[i] - self.mean[i]) for g, i in zip(gain, kept, strict=True))
+            combination = self.mean[k] + sp.Add(*centred)
             integrand = integrand.subs(variable, combination)
             self.steps.append(Step("The covariance is singular", sp.Eq(variable, combination, evaluate=False)))
         return integrand, kept
@@ -245,9 +253,12 @@ def _map_step(step: Step, function: Any) -> Step:
 
 def _exact(value: Any) -> sp.Expr:
     """SymPy expression, floats turned into the rationals that they print as."""
-    e = sp.sympify(value)
-    if not isinstance(e, sp.Expr):
-        raise BadInput(f"{value!r} is no scalar expression: give a SymPy expression such as relu(u)*relu(v)")
+    try:
+        e = sp.sympify(value)
+    except sp.SympifyError as error:
+        raise BadInput(f"{value!r} is no expression that SymPy can read: give one such as relu(u)*relu(v)") from error
+    if not isinstance(e, sp.Expr) or e.has(sp.nan, sp.zoo, sp.oo):
+        raise BadInput(f"{value!r} is no finite scalar expression: give a SymPy expression such as relu(u)*relu(v)")
     return sp.nsimplify(e, rational=True) if e.has(sp.Float) else e
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import sympy as sp
 
@@ -67,8 +68,8 @@ class _Reader:
     def __init__(self, expr: sp.Expr, variables: tuple[sp.Symbol, ...]) -> None:
         self.expr = expr
         self.variables = variables
-        self.atoms: dict[sp.Dummy, tuple[str, object]] = {}
-        self.names: dict[tuple[str, object], sp.Dummy] = {}
+        self.atoms: dict[sp.Dummy, tuple[str, Any]] = {}
+        self.names: dict[tuple[str, Any], sp.Dummy] = {}
 
     def fail(self, reason: str) -> NoClosedForm:
         return NoClosedForm(self.expr, reason)
@@ -76,7 +77,7 @@ class _Reader:
     def terms(self) -> Iterator[Term]:
         polynomial = sp.expand(self.read(self.expr))
         collected: dict[tuple, list[sp.Expr]] = {}
-        for summand in sp.Add.make_args(polynomial):
+        for summand in sp.Add.make_args(polynomial) if polynomial != 0 else ():
             coefficient, dependent = summand.as_independent(*self.variables, *self.atoms, as_Add=False)
             powers = dependent.as_powers_dict()
             bad = next((base for base, power in powers.items() if base not in self.atoms and base not in self.variables and base != 1), None)
@@ -184,7 +185,7 @@ class _Reader:
             return None
         return tuple(polynomial.coeff_monomial(variable) for variable in self.variables), polynomial.coeff_monomial(1)
 
-    def atom(self, kind: str, data: object) -> sp.Dummy:
+    def atom(self, kind: str, data: Any) -> sp.Dummy:
         key = (kind, data)
         if key not in self.names:
             dummy = sp.Dummy(f"{kind}{len(self.names)}", real=True)
@@ -194,7 +195,10 @@ class _Reader:
     # Reading monomials of the generators ------------------------------------------------------------------------
 
     def monomial(self, coefficient: sp.Expr, powers: dict[sp.Symbol, int]) -> Iterator[Term]:
-        exponent, waves, smooth, sharp = sp.Integer(0), [], [], []
+        exponent: sp.Expr = sp.Integer(0)
+        waves: list[tuple[Vector, sp.Expr]] = []
+        smooth: list[Kink] = []
+        sharp: list[Kink] = []
         for dummy, power in powers.items():
             kind, data = self.atoms.get(dummy, ("variable", None))
             if kind == "exp":
