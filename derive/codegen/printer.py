@@ -35,6 +35,8 @@ SPECIAL = ("erf", "erfc", "erfinv", "expit", "gammaln")
 class JnpPrinter(Printer):
     """Prints real expressions; `names` maps symbols to the identifiers of the module that is being written."""
 
+    functions = FUNCTIONS
+
     def __init__(self, names: dict[sp.Symbol, str]) -> None:
         super().__init__()
         self.names = dict(names)
@@ -188,13 +190,13 @@ class JnpPrinter(Printer):
 
     def _print_Function(self, expr: sp.Function) -> str:
         kind = type(expr)
-        if kind not in FUNCTIONS:
+        if kind not in self.functions:
             return self.emptyPrinter(expr)
         if expr.is_number:
             if kind in CONSTANT_FUNCTIONS:
                 return f"{CONSTANT_FUNCTIONS[kind]}({self._print(expr.args[0])})"
             return repr(float(sp.N(expr, 30)))
-        return f"{FUNCTIONS[kind]}({', '.join(self._print(a) for a in expr.args)})"
+        return f"{self.functions[kind]}({', '.join(self._print(a) for a in expr.args)})"
 
     def _print_log(self, expr: sp.log) -> str:
         argument = expr.args[0]
@@ -358,13 +360,11 @@ def python_name(symbol: sp.Symbol) -> str:
 
 
 def imports(body: str) -> list[str]:
-    """The import lines that a generated body needs."""
-    lines = ["import math", ""] if "math." in body else []
-    if "jnp." in body:
-        lines.append("import jax.numpy as jnp")
+    """The import lines that a generated body needs, each group with an empty line after it."""
+    used = lambda name: re.search(rf"(?<![\w.]){name}", body)
     special = [name for name in SPECIAL if re.search(rf"(?<![\w.]){name}\(", body)]
-    if special:
-        lines.append(f"from jax.scipy.special import {', '.join(special)}")
-    if "safe." in body:
-        lines += ["", "from numerics import safe"]
-    return lines
+    jax = ["import jax.numpy as jnp"] if used(r"jnp\.") else []
+    jax += [f"from jax.scipy.special import {', '.join(special)}"] if special else []
+    own = [name for name in ("quadrature", "safe") if used(rf"{name}\.")]
+    groups = [["import math"] if used(r"math\.") else [], jax, [f"from numerics import {', '.join(own)}"] if own else []]
+    return [line for group in groups if group for line in (*group, "")]

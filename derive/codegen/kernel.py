@@ -1,0 +1,328 @@
+"""Write a lazy kernel as a JAX module: one function per expectation, then the recursion over layers, line by line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import sympy as sp
+
+from ..duals import Dual, PairFunction, pair_function, q_mumu, q_munu, q_nunu
+from ..lazy import LazyKernel
+from ..symbols import h, m, u, v, x, z
+from .lower import GAP, SAFE_FUNCTIONS, SCALE, Lowered, gap, lower
+from .printer import FUNCTIONS, JnpPrinter
+
+# names in a layer's text: (μ,μ), (μ,ν), (ν,ν)
+Names = tuple[str, str, str]
+K_NAMES: Names = ("K_mumu", "K_munu", "K_nunu")
+RESERVED = (*K_NAMES, "X1", "X2", "K", "jnp", "math", "safe", "quadrature", "x", "s", "scale", "gap")
+
+
+class KernelPrinter(JnpPrinter):
+    """Prints the bodies of dual functions."""
+
+    functions: ClassVar[dict[type, str]] = {**FUNCTIONS, **SAFE_FUNCTIONS}
+
+
+@dataclass
+class Expectation:
+    """One dual as a generated function.
+
+    Attributes:
+        name: E1, E2, ….
+        dual: the expectation.
+        pair, diagonal: the lowered closed forms; None where there is none.
+        gap: see `lower.gap`.
+    """
+
+    name: str
+    dual: Dual
+    pair: Lowered | None
+    diagonal: sp.Expr | None
+    gap: sp.Expr | None = None
+
+    @property
+    def takes_root(self) -> bool:
+        """Whether the function is given s = √(q_mumu q_nunu − q_munu²)."""
+        return self.pair is not None and any(root.plain for root in self.pair.roots)
+
+
+@dataclass
+class KernelWriter:
+    """The text of a kernel's module, piece by piece."""
+
+    kernel: LazyKernel
+    keywords: dict[sp.Symbol, str]
+    expectations: dict[Dual, Expectation] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        fields = {q_mumu: "q_mumu", q_munu: "q_munu", q_nunu: "q_nunu", x: "x", SCALE: "scale", GAP: "gap"}
+        self.printer = KernelPrinter({**fields, **self.keywords})
+        for number, dual in enumerate(self.kernel.duals, 1):
+            self.expectations[dual] = self._expectation(f"E{number}", dual)
+
+    # ---- expectations ------------------------------------------------------------------------------------------------
+
+    def _expectation(self, name: str, dual: Dual) -> Expectation:
+        pair = lower(dual.closed) if dual.closed is not None else None
+        diagonal = lower(dual.closed_diagonal).expr if dual.closed_diagonal is not None else None
+        made = Expectation(name, dual, pair, diagonal)
+        if made.takes_root and dual.f == dual.g and diagonal is not None and len(pair.roots) == 1:
+            made.gap = gap(pair.expr, diagonal, pair.roots[0])
+        return made
+
+    def call(self, dual: Dual, suffix: str, arguments: str) -> str:
+        """E1(…), with the parameters that its text uses."""
+        return f"{self.expectations[dual].name}{suffix}({arguments}{self._passed(dual)})"
+
+    def _passed(self, dual: Dual) -> str:
+        used = [name for symbol, name in self.keywords.items() if symbol in dual.free_symbols]
+        return "".join(f", {name}={name}" for name in used)
+
+    def function(self, name: str, arguments: str, dual: Dual, doc: str, lines: list[str]) -> str:
+        used = [name for symbol, name in self.keywords.items() if symbol in dual.free_symbols]
+        keywords = f", *, {', '.join(used)}" if used else ""
+        return "\n".join([f"def {name}({arguments}{keywords}):", f'    """{doc}"""', *(f"    {line}" for line in lines)])
+
+    def array(self, expr: sp.Expr, like: sp.Symbol) -> str:
+        """An expression; a constant as an array of the argument's shape and dtype."""
+        text = self.printer.doprint(expr)
+        covariances = {q_mumu, q_munu, q_nunu, *(s for s in expr.free_symbols if s not in self.keywords)}
+        return text if expr.free_symbols & covariances else f"jnp.full_like({self.printer.doprint(like)}, {text})"
+
+    def roots(self, lowered: Lowered) -> list[str]:
+        """Lines that compute the roots that are not given as an argument."""
+        printer = self.printer
+        lines = []
+        for root in lowered.roots:
+            printer.names[root.symbol] = "s" if root.plain else root.symbol.name
+            if not root.plain:
+                parts = ", ".join(printer.doprint(part) for part in (root.P, root.Q, root.R))
+                lines.append(f"{root.symbol.name} = safe.sqrt(safe.det2({parts}))")
+        return lines
+
+    def closed_functions(self, made: Expectation) -> list[str]:
+        """The functions of an expectation: at a pair of inputs, at one input, and its gap."""
+        text, printer = [], self.printer
+        value = f"E[{sp.sstr(made.dual.f.subs(x, u))} · {sp.sstr(made.dual.g.subs(x, v))}]"
+        if made.pair is not None:
+            arguments = "q_mumu, q_munu, q_nunu" + (", s" if made.takes_root else "")
+            lines = [*self.roots(made.pair), f"return {self.array(made.pair.expr, q_munu)}"]
+            text.append(self.function(made.name, arguments, made.dual, f"{value}.", lines))
+        if made.gap is not None:
+            line = f"return {printer.doprint(made.gap)}"
+            doc = f"√(E_μμ E_νν) − E_μν of {made.name}, with the digits that the difference would lose at near inputs."
+            arguments = "q_munu, s, scale, gap"
+            text.append(self.function(f"{made.name}_gap", arguments, made.dual, doc, [line]))
+        if made.diagonal is not None:
+            line = f"return {self.array(made.diagonal, q_mumu)}"
+            text.append(self.function(f"{made.name}_diagonal", "q_mumu", made.dual, f"{value} at v = u.", [line]))
+        return text
+
+    def expectation_functions(self) -> list[str]:
+        """The functions of all expectations that were called."""
+        return [text for made in self.expectations.values() for text in self.closed_functions(made)]
+
+    def expectation(self, dual: Dual) -> Expectation:
+        """The generated function of a dual; a new one if no layer has asked for it yet."""
+        if dual not in self.expectations:
+            self.expectations[dual] = self._expectation(f"E{len(self.expectations) + 1}", dual)
+        return self.expectations[dual]
+
+    def recursion(self, output: str, diagonal: bool) -> list[str]:
+        """Lines of the function `output` ("ntk" or "nngp"), at pairs or at single inputs; lines not needed are left out."""
+        layers = (Single if diagonal else Pairs)(self)
+        layers.forward()
+        result = layers.sigma[-1][1] if output == "nngp" else layers.backward()
+        return needed(layers.lines, result)
+
+
+@dataclass
+class Pairs:
+    """The layers of a kernel as assignments (name, expression, comment), at pairs of inputs."""
+
+    writer: KernelWriter
+    lines: list[tuple[str, str, str]] = field(default_factory=list)
+    inputs: Names = K_NAMES
+    suffixes: tuple[str, ...] = ("_mumu", "_munu", "_nunu")
+
+    def __post_init__(self) -> None:
+        self.kernel = self.writer.kernel
+        self.sigma: list[Names] = []
+
+    def put(self, name: str, expression: str, comment: str = "") -> str:
+        """Add a line, once, and return its name; a plain name or number needs no line."""
+        if re.fullmatch(r"[\w.]+", expression):
+            return expression
+        if all(line[0] != name for line in self.lines):
+            self.lines.append((name, expression, comment))
+        return name
+
+    # ---- forward -----------------------------------------------------------------------------------------------------
+
+    def forward(self) -> None:
+        """Σ¹ … Σ^{L+1} from the input kernel."""
+        self.sigma.append(self.affine(1, self.inputs))
+        for layer in range(1, self.kernel.depth + 1):
+            below = self.sigma[-1]
+            comment = f"Φ^{layer} = E[φ(h) φ(h)], h ~ N(0, Σ^{layer})"
+            phi = self.pair(self.kernel.Phi, f"Phi_{layer}", below, None, comment)
+            self.sigma.append(self.affine(layer + 1, phi))
+            self.carry_gap(below, phi, self.sigma[-1])
+
+    def affine(self, layer: int, q: Names) -> Names:
+        """Σ = σ_w² q + σ_b²."""
+        comment = f"Σ^{layer} = σ_w² {f'Φ^{layer - 1}' if layer > 1 else 'K'} + σ_b²"
+        return self.each(lambda i: self.put(f"Sigma_{layer}{self.suffixes[i]}", self.shifted(q[i]), comment * (i == 0)))
+
+    def each(self, make: Callable[[int], str]) -> Names:
+        """The entries (μ,μ), (μ,ν), (ν,ν)."""
+        return make(0), make(1), make(2)
+
+    def scaled(self, name: str) -> str:
+        width = self.kernel.net.sigma_w
+        return name if width == 1 else f"{self.coefficient(width**2)}*{name}"
+
+    def shifted(self, name: str) -> str:
+        bias = self.kernel.net.sigma_b
+        return self.scaled(name) + ("" if bias == 0 else f" + {self.writer.printer.doprint(bias**2)}")
+
+    def coefficient(self, value: sp.Expr) -> str:
+        text = self.writer.printer.doprint(value)
+        return text if value.is_Symbol or value.is_Integer else f"({text})"
+
+    # ---- √(ab − c²) and what is missing to coincidence ---------------------------------------------------------------
+
+    def scale(self, q: Names) -> str:
+        return self.put(f"scale_{_stem(q)}", f"safe.sqrt({q[0]})*safe.sqrt({q[2]})")
+
+    def root(self, q: Names) -> str:
+        """s = √(q_μμ q_νν − q_μν²), from the gap where the layer below has handed one up."""
+        gap_name = f"gap_{_stem(q)}"
+        if any(line[0] == gap_name for line in self.lines):
+            return self.put(f"s_{_stem(q)}", f"safe.root_of_gap({gap_name}, {self.scale(q)})")
+        return self.put(f"s_{_stem(q)}", f"safe.sqrt(safe.det2({q[0]}, {q[2]}, {q[1]}))", "√(q_μμ q_νν − q_μν²)")
+
+    def carry_gap(self, below: Names, phi: Names, above: Names) -> None:
+        """√(Φ_μμ Φ_νν) − Φ_μν, where the activation has a form for it that keeps its digits."""
+        terms = self.kernel.Phi.terms
+        if len(terms) != 1 or terms[0].coefficient != 1 or len(terms[0].duals) != 1:
+            return
+        used, dual = terms[0].duals[0]
+        if used != h or self.writer.expectation(dual).gap is None:
+            return
+        root, scale = self.root(below), self.scale(below)
+        missing = self.put(f"gap_{_stem(below)}", f"safe.gap({below[1]}, {root}, {scale})", "√(q_μμ q_νν) − q_μν")
+        call = self.writer.call(dual, "_gap", f"{below[1]}, {root}, {scale}, {missing}")
+        carried = self.put(f"gap_{_stem(phi)}", call)
+        if above[1] != phi[1]:
+            parts = [self.scaled(name) for name in (carried, phi[0], phi[2])]
+            bias = self.kernel.net.sigma_b
+            shift = self.writer.printer.doprint(bias**2)
+            self.put(f"gap_{_stem(above)}", parts[0] if bias == 0 else f"safe.shifted_gap({', '.join(parts)}, {shift})")
+
+    # ---- a pair function at a layer ----------------------------------------------------------------------------------
+
+    def pair(self, function: PairFunction, name: str, preactivation: Names, feedback: Names | None, comment: str) -> Names:
+        """Σ_terms coefficient · Π_field E(field's covariance), at (μ,μ), (μ,ν) and (ν,ν)."""
+        at = {h: preactivation, m: self.inputs, z: feedback}
+
+        def entry(index: int) -> str:
+            summands = []
+            for term in function.terms:
+                factors = [self.factor(dual, at[used], index) for used, dual in term.duals]
+                summands.append(product(self.coefficient(term.coefficient), *factors))
+            return self.put(f"{name}{self.suffixes[index]}", " + ".join(summands) or "0", comment * (index == 1))
+
+        return self.each(entry)
+
+    def factor(self, dual: Dual, q: Names, index: int) -> str:
+        """A dual at one entry."""
+        if index != 1:
+            return self.writer.call(dual, "_diagonal", q[index])
+        root = f", {self.root(q)}" if self.writer.expectation(dual).takes_root else ""
+        return self.writer.call(dual, "", ", ".join(q) + root)
+
+    # ---- backward ----------------------------------------------------------------------------------------------------
+
+    def backward(self) -> str:
+        """G̃^{L+1} = 1 down to the lowest layer that the signal reaches, and the sum Σ_ℓ G̃^{ℓ+1} Σ^{ℓ+1}."""
+        kernel = self.kernel
+        terms, above = [self.sigma[-1][1]], "1"
+        feedback = self.feedback() if kernel.G.uses(z) else [None] * kernel.depth
+        for layer in range(kernel.depth, kernel.deepest_reached - 1, -1):
+            comment = f"G^{layer} = E[F′(h) ∂g̃/∂z(h)]"
+            slope = self.pair(kernel.G, f"G_{layer}", self.sigma[layer - 1], feedback[layer - 1], comment)[1]
+            weight = kernel.net.sigma_w**2 * kernel.weights[layer - 1]
+            comment = f"G̃^{layer} = σ_w² c_{layer} G^{layer} G̃^{layer + 1}, c_{layer} = {sp.sstr(kernel.weights[layer - 1])}"
+            above = self.put(f"G_tilde_{layer}", product(self.coefficient(weight), slope, above), comment)
+            terms.append(product(above, self.sigma[layer - 1][1]))
+        return self.put("ntk", " + ".join(terms), "Σ_ℓ G̃^{ℓ+1} Σ^{ℓ+1}, ℓ = L … 0")
+
+    def feedback(self) -> list[Names | None]:
+        """Cov(z̃^ℓ, z̃^ℓ) for ℓ = 1…L; asked for only when g̃ is not linear in z̃."""
+        bound = self.kernel.bound
+        pseudo = pair_function("H", bound.pseudo_gradient, bound.pseudo_gradient)
+        above: Names = ("1", "1", "1")
+        values: list[Names | None] = []
+        for layer in range(self.kernel.depth, 0, -1):
+            path = bound.path[layer - 1]
+            carried = self.kernel.net.sigma_w**2 * ((path.transported + path.initial) ** 2 + path.independent**2)
+            direct = self.writer.printer.doprint(path.direct**2)
+            entries = [f"{product(self.coefficient(carried), entry)} + {direct}" for entry in above]
+            name = lambda i, layer=layer: f"Z_{layer}{self.suffixes[i]}"
+            here = self.each(lambda i, name=name, entries=entries: self.put(name(i), entries[i]))
+            values.append(here)
+            above = self.pair(pseudo, f"H_{layer}", self.sigma[layer - 1], here, f"H^{layer} = E[g̃ g̃]")
+        return values[::-1]
+
+
+@dataclass
+class Single(Pairs):
+    """The layers at one input: the diagonal of the kernel, from the expectations at v = u."""
+
+    inputs: Names = ("K", "K", "K")
+    suffixes: tuple[str, ...] = ("", "", "")
+
+    def each(self, make: Callable[[int], str]) -> Names:
+        return (make(1),) * 3
+
+    def carry_gap(self, below: Names, phi: Names, above: Names) -> None:
+        """Nothing is missing to coincidence."""
+
+    def factor(self, dual: Dual, q: Names, index: int) -> str:
+        return self.writer.call(dual, "_diagonal", q[index])
+
+
+def needed(lines: list[tuple[str, str, str]], result: str) -> list[str]:
+    """The lines that `result` depends on, with their comments, and the return."""
+    wanted = set(re.findall(r"\w+", result))
+    kept = []
+    for name, expression, comment in reversed(lines):
+        if name in wanted:
+            wanted |= set(re.findall(r"\w+", expression))
+            kept.append((name, expression, comment))
+    kept.reverse()
+    last = f"return {result}"
+    if kept and kept[-1][0] == result:
+        *kept, (_, expression, comment) = kept
+        last = ([f"# {comment}"] if comment else []), f"return {expression}"
+        last = "\n".join([*last[0], last[1]])
+    text = []
+    for name, expression, comment in kept:
+        text += [f"# {comment}"] if comment else []
+        text.append(f"{name} = {expression}")
+    return [*text, *last.split("\n")]
+
+
+def product(*factors: str) -> str:
+    """Factors joined, ones left out."""
+    return "*".join(factor for factor in factors if factor != "1") or "1"
+
+
+def _stem(q: Names) -> str:
+    """K_munu → K, Sigma_2_munu → Sigma_2."""
+    return q[1].removesuffix("_munu")
