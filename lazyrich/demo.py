@@ -39,6 +39,8 @@ class Scale:
     replicas: int
     width: int
     seeds: int
+    # Enough room for the rank that most of the rules reach: growing it later means compiling again.
+    capacity: int | None = None
     eta: float = 0.5
     gamma0: float = 1.0
     depth: int = 2
@@ -46,7 +48,7 @@ class Scale:
     classes: tuple[int, int] = (3, 8)
 
 
-FULL = Scale(train=20, test=100, steps=40, samples=1024, replicas=4, width=1000, seeds=4)
+FULL = Scale(train=20, test=100, steps=40, samples=1024, replicas=4, width=1000, seeds=4, capacity=640)
 FAST = Scale(train=6, test=10, steps=6, samples=128, replicas=2, width=64, seeds=2)
 
 
@@ -96,8 +98,9 @@ def run(folder: Path, scale: Scale = FULL, fresh: bool = False, screen: Console 
 
     data = digits(scale.classes, scale.train, scale.test)
     settings = solving.Settings(
-        scale.gamma0, scale.eta, scale.steps, scale.samples, scale.replicas, scale.width, scale.seeds
-    )
+        scale.gamma0, scale.eta, scale.steps, scale.samples, scale.replicas, scale.width, scale.seeds,
+        dtype="float32", capacity=scale.capacity,
+    )  # fmt: skip
     arrays = {"X": data.X, "y": data.y, "X_test": data.X_test, "y_test": data.y_test}
     p = solving.problem(Examples(data.name, arrays), settings)
     store = solving.Store(folder / "solutions", fresh)
@@ -146,7 +149,7 @@ def _derive(folder: Path, net: MLP, screen: Console) -> Iterator[tuple[str, Lazy
 
 def kernel_line(kernel: LazyKernel) -> str:
     """The kernel in named symbols, as text."""
-    return repr(kernel).splitlines()[1].strip().replace("_munu", "")
+    return repr(kernel).splitlines()[1].strip().replace("K_munu", "Kx").replace("_munu", "")
 
 
 def _progress_line(screen: Console, entry: Entry, found: dict[str, Any], store: Any) -> None:

@@ -19,11 +19,12 @@ from derive.rules import Rule
 from lazyrich import console
 from lazyrich.arguments import Examples
 from numerics import Problem, Solution, solve_dmft, solve_lazy, train_finite
+from numerics.errors import positive_integer
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a problem is solved; names as in `solve_dmft` and `train_finite`. width = 0: no networks."""
+    """How a problem is solved; names as in `solve_dmft` and `train_finite`, None their defaults. width = 0: no networks."""
 
     gamma0: float
     eta: float
@@ -33,6 +34,16 @@ class Settings:
     width: int
     seeds: int
     seed: int = 0
+    dtype: str | None = None
+    capacity: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what the solvers would refuse, before the first of them has run."""
+        positive_integer("samples", self.samples, "a number of single-site samples")
+        positive_integer("replicas", self.replicas, "a number of independent replicas")
+        if self.width != 0:
+            positive_integer("width", self.width, "a number of neurons in a hidden layer")
+            positive_integer("seeds", self.seeds, "a number of networks")
 
 
 @dataclass(frozen=True)
@@ -106,8 +117,8 @@ def solutions(
 ) -> dict[str, Solution]:
     """Lazy and rich theory, and networks if the settings ask for them: "lazy", "theory", "network"."""
     shared = [rule.bind(net).source(), *(np.asarray(value).tobytes() for value in p.arrays().values())]
-    infinite = {"samples": settings.samples, "replicas": settings.replicas, "seed": settings.seed}
-    finite = {"width": settings.width, "seeds": settings.seeds, "seed": settings.seed}
+    pick = lambda *names: {name: getattr(settings, name) for name in names}
+    infinite, finite = pick("samples", "replicas", "seed", "dtype", "capacity"), pick("width", "seeds", "seed", "dtype")
     found = {
         "lazy": store.get(f"{stem}_lazy", [*shared, "lazy"], lambda: solve_lazy(p, rule, net)),
         "theory": store.get(

@@ -1,0 +1,150 @@
+"""The main job in its small version: everything it promises is there, it resumes, and an interruption loses nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from lazyrich import demo
+from lazyrich.cli import app
+from numerics import Solution
+
+STEMS = [entry.stem for entry in demo.entries()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    result = CliRunner().invoke(app, ["demo", "--fast", "--out", str(folder)])
+    assert result.exit_code == 0, result.output
+    return folder, result.stdout
+
+
+def test_all_rules_are_derived_and_printed(finished):
+    _, printed = finished
+    for entry in demo.entries():
+        assert entry.label in printed
+    assert "K = " in printed and "After 6 steps" in printed
+
+
+def test_every_rule_has_its_files(finished):
+    folder, _ = finished
+    for stem in STEMS:
+        tex = (folder / "latex" / f"{stem}.tex").read_text(encoding="utf-8")
+        assert r"\begin{document}" in tex and "Derivation" in tex
+        assert (folder / "latex" / f"{stem}.pdf").exists() == bool(shutil.which("pdflatex"))
+        module = folder / "kernels" / f"{stem.replace('.', '_')}.py"
+        compile(module.read_text(encoding="utf-8"), str(module), "exec")
+        for part in ("lazy", "theory", "network"):
+            solution = Solution.load(folder / "solutions" / f"{stem}_{part}.npz")
+            assert solution.loss.shape == (6,) and np.all(np.isfinite(solution.loss))
+
+
+def test_the_report_holds_numbers_with_errors(finished):
+    folder, _ = finished
+    assert (folder / "report.png").read_bytes()[:4] == b"\x89PNG"
+    assert (folder / "report.pdf").read_bytes()[:4] == b"%PDF"
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    for entry in demo.entries():
+        assert f"| {entry.label} | training loss |" in text
+    record = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    assert [row["rule"] for row in record["rules"]] == [entry.label for entry in demo.entries()]
+    for row in record["rules"]:
+        for item in row["final"]:
+            assert np.isfinite(item["theory"]) and np.isfinite(item["network"])
+            assert item["theory_se"] >= 0 and item["network_se"] >= 0
+
+
+def test_theory_and_networks_are_close_and_rules_differ(finished):
+    """Width 64 differs from the limit by O(1/64) and two seeds scatter: 25 % of the loss curve is far outside both."""
+    folder, _ = finished
+    record = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    deviations = {row["stem"]: row["largest_loss_deviation"] for row in record["rules"]}
+    assert max(deviations.values()) < 0.25, deviations
+    # negative control: the theory of another rule is further from gradient descent's networks than its own
+    networks = Solution.load(folder / "solutions" / "gd_network.npz").loss
+    off = [Solution.load(folder / "solutions" / f"{stem}_theory.npz").loss for stem in ("gd", "fa_rho0")]
+    own, other = (np.linalg.norm(loss - networks) for loss in off)
+    assert own < other / 2
+
+
+def test_a_second_run_takes_up_what_is_there(finished, monkeypatch):
+    from lazyrich import solving
+
+    def never(*_, **__):
+        raise AssertionError("computed again")
+
+    for name in ("solve_lazy", "solve_dmft", "train_finite"):
+        monkeypatch.setattr(solving, name, never)
+    folder, _ = finished
+    demo.run(folder, demo.FAST, screen=Console(quiet=True))
+    with pytest.raises(AssertionError, match="computed again"):
+        demo.run(folder, demo.FAST, fresh=True, screen=Console(quiet=True))
+
+
+def test_changed_settings_are_computed_again(tmp_path):
+    from lazyrich.solving import Store
+
+    calls = []
+
+    class Result:
+        def save(self, path):
+            path.write_bytes(b"")
+
+    def compute():
+        calls.append(1)
+        return Result()
+
+    store = Store(tmp_path)
+    store.get("a", ["rule", {"samples": 4}], compute)
+    store.get("a", ["rule", {"samples": 8}], compute)
+    assert len(calls) == 2
+
+
+def test_an_interruption_keeps_finished_rules_and_says_so(tmp_path, monkeypatch):
+    from lazyrich import solving
+
+    real = solving.train_finite
+    done = []
+
+    def interrupted(p, rule, *rest, **options):
+        if done:
+            raise KeyboardInterrupt
+        done.append(rule.name)
+        return real(p, rule, *rest, **options)
+
+    monkeypatch.setattr(solving, "train_finite", interrupted)
+    result = CliRunner().invoke(app, ["demo", "--fast", "--out", str(tmp_path)])
+    assert result.exit_code == 130
+    assert "gd_network.npz" in result.stderr and "resumes" in result.stderr
+    assert Solution.load(tmp_path / "solutions" / "gd_network.npz").rule == "GD"
+
+
+def test_solve_writes_solution_figure_and_summary(tmp_path):
+    words = (
+        "solve --rule fa --rho 0.5 --activation tanh --depth 1 --steps 4 --train 4 --test 6 --samples 64 --replicas 2"
+    )
+    result = CliRunner().invoke(
+        app, [*words.split(), "--width", "32", "--seeds", "2", "--json", "--out", str(tmp_path)]
+    )
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert summary["rule"] == "FA(rho=1/2)" and summary["final"][0]["quantity"] == "training loss"
+    assert (tmp_path / "figure.png").exists()
+    assert Solution.load(tmp_path / "solution_theory.npz").loss[-1] == pytest.approx(
+        summary["final"][0]["theory"], rel=1e-6
+    )
+
+
+def test_solve_from_a_file_prints_a_table(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "mine.npz", X=rng.standard_normal((4, 3)), y=np.array([1.0, -1.0, 1.0, -1.0]))
+    words = ["solve", "--data", str(tmp_path / "mine.npz"), "--steps", "3", "--samples", "32", "--replicas", "2"]
+    result = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert "training loss" in result.stdout and "test loss" not in result.stdout and "saved:" in result.stdout
