@@ -15,7 +15,7 @@ import sympy as sp
 from .derivation import Step
 from .errors import BadInput, NoClosedForm
 from .integrand import Kink, Term
-from .wick import Gaussian, Scalar, Scalars, Stein, Tilted
+from .wick import Gaussian, Scalar, Scalars, Stein, Tilted, blocks, length, powers
 
 
 class Mean(sp.Function):
@@ -66,9 +66,7 @@ class ClosedForm:
         dot = lambda p, q: sum((s * t for s, t in zip(p, q, strict=True)), zero)
         images = [[dot(row, column) for column in sigma] for row in rows]
         noise = [zero] * self.first + [self.scalars(kink.noise) for kink in self.kinks]
-        joint = tuple(
-            tuple(dot(images[i], rows[j]) + (noise[i] if i == j else zero) for j in range(len(rows))) for i in range(len(rows))
-        )
+        joint = tuple(tuple(dot(images[i], rows[j]) + (noise[i] if i == j else zero) for j in range(len(rows))) for i in range(len(rows)))
         offsets = [zero] * self.first + [self.scalars(kink.offset) for kink in self.kinks]
         means = [self.scalars(entry) for entry in mean]
         return Gaussian(self.scalars, joint, tuple(dot(row, means) + offset for row, offset in zip(rows, offsets, strict=True)))
@@ -151,10 +149,10 @@ class ClosedForm:
     def _signs(self, law: Gaussian, signs: frozenset[int], determinant: Scalar) -> tuple[sp.Expr, int]:
         """E[Π sign(s_j)] as (expression, k): the value is expression · (2/π)^k. Independent blocks factorise."""
         value, angles = sp.Integer(1), 0
-        blocks = _blocks(law, signs)
-        if any(len(block) % 2 and all(law.mean[j] == 0 for j in block) for block in blocks):
+        parts = blocks(law, signs)
+        if any(len(block) % 2 and all(law.mean[j] == 0 for j in block) for block in parts):
             return sp.Integer(0), 0
-        for block in blocks:
+        for block in parts:
             if len(block) == 1:
                 value *= self._one_sign(law, block[0])
             elif any(law.mean[j] != 0 for j in block):
@@ -207,8 +205,7 @@ class ClosedForm:
             return
         factors = [quadratic[i][i] if i < self.first else self.scale[i] for i in members]
         sides = [
-            self.scalars(factor) * self.joint.cov[i][i] + (1 if i < self.first else 0)
-            for i, factor in zip(members, factors, strict=True)
+            self.scalars(factor) * self.joint.cov[i][i] + (1 if i < self.first else 0) for i, factor in zip(members, factors, strict=True)
         ]
         i, j = members
         square = self.scalars(factors[0]) * self.scalars(factors[1]) * self.joint.cov[i][j] ** 2
@@ -221,7 +218,7 @@ class ClosedForm:
     def _sum(self) -> sp.Expr:
         groups: dict[tuple, list[tuple[Scalar, sp.Expr]]] = {}
         for (constant, radicand, exponent, base), weight in self._turned().items():
-            for part, power in _powers(weight, radicand):
+            for part, power in powers(weight, radicand):
                 display = self.radicands[radicand] ** power * base
                 groups.setdefault((constant, exponent), []).append((part, display))
         total = sp.Integer(0)
@@ -249,7 +246,7 @@ class ClosedForm:
             key = (partner, radicand, exponent, sp.Integer(1))
             plain = items.get(key, self.scalars.zero)
             turned = plain - weight * self.scalars(sign * rational)
-            if _length(turned) < _length(plain):
+            if length(turned) < length(plain):
                 del items[constant, radicand, exponent, base]
                 items[constant, radicand, exponent, turned_base] = sign * weight
                 items[key] = turned
@@ -360,7 +357,7 @@ def _check_price_integral() -> None:
 
 def _expressions(terms: tuple[Term, ...], kinks: list[Kink], cov: sp.Matrix, mean: tuple[sp.Expr, ...]) -> list[sp.Expr]:
     """Everything that the field of scalars must contain."""
-    found = [*cov, *mean]
+    found: list[sp.Expr] = [*cov, *mean]
     for term in terms:
         found += [_split_constant(term.coefficient)[1], *term.linear, *(entry for row in term.quadratic for entry in row)]
         found += term.phase[0] if term.phase else ()
@@ -374,44 +371,6 @@ def _split_constant(coefficient: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
     number, rest = coefficient.as_independent(*coefficient.free_symbols, as_Add=False)
     rational, number = number.as_coeff_Mul()
     return number, rational * rest
-
-
-def _blocks(law: Gaussian, signs: frozenset[int]) -> list[list[int]]:
-    """Connected components of the covariance graph."""
-    left, blocks = sorted(signs), []
-    while left:
-        block, stack = [], [left.pop(0)]
-        while stack:
-            j = stack.pop()
-            block.append(j)
-            linked = [k for k in left if law.cov[j][k] != 0]
-            stack += linked
-            left = [k for k in left if k not in linked]
-        blocks.append(sorted(block))
-    return blocks
-
-
-def _powers(weight: Scalar, radicand: Scalar) -> list[tuple[Scalar, sp.Rational]]:
-    """[(w_p, p)] with weight / √radicand = Σ w_p · radicand^p: whole factors pulled, and sums split where that is shorter."""
-    power, base = -sp.Rational(1, 2), radicand.numer
-    if base.is_ground or not radicand.denom.is_ground:
-        return [(weight, power)]
-    while weight.denom.div(base)[1] == 0:
-        weight, power = weight * radicand, power - 1
-    found = []
-    while True:
-        quotient, remainder = weight.numer.div(base)
-        if quotient == 0 or (remainder != 0 and len(quotient) + len(remainder) >= len(weight.numer)):
-            return [*found, (weight, power)]
-        field, content = weight.field, radicand.field(radicand.denom)
-        if remainder != 0:
-            found.append((field(remainder) / field(weight.denom), power))
-        weight, power = field(quotient) / field(weight.denom) * content, power + 1
-
-
-def _length(value: Scalar) -> int:
-    """Number of terms of numerator and denominator; 0 for zero."""
-    return len(value.numer.terms()) + len(value.denom.terms()) if value != 0 else 0
 
 
 def _shorter(expr: sp.Expr) -> sp.Expr:

@@ -36,7 +36,7 @@ class Expectation:
     steps: tuple[Step, ...]
     integrand: sp.Expr
 
-    def __init__(self, expr: sp.Expr, steps: Iterable[Step] = (), integrand: sp.Expr = sp.Integer(0)) -> None:
+    def __init__(self, expr: sp.Expr, steps: Iterable[Step] = (), integrand: sp.Expr = sp.S.Zero) -> None:
         object.__setattr__(self, "expr", expr)
         object.__setattr__(self, "steps", tuple(steps))
         object.__setattr__(self, "integrand", integrand)
@@ -284,7 +284,9 @@ def _covariance(cov: Any) -> tuple[sp.Matrix, tuple[sp.Symbol, ...] | None]:
     for i in range(matrix.rows):
         for j in range(i):
             if sp.expand(matrix[i, j] - matrix[j, i]) != 0:
-                raise BadInput(f"covariance entries ({i}, {j}) = {matrix[i, j]} and ({j}, {i}) = {matrix[j, i]} differ: it must be symmetric")
+                raise BadInput(
+                    f"covariance entries ({i}, {j}) = {matrix[i, j]} and ({j}, {i}) = {matrix[j, i]} differ: it must be symmetric"
+                )
             if (matrix[i, i] * matrix[j, j] - matrix[i, j] ** 2).is_negative:
                 raise BadInput(f"covariance {matrix[i, j]} exceeds what variances {matrix[i, i]} and {matrix[j, j]} allow")
         if matrix[i, i].is_negative:

@@ -80,7 +80,9 @@ class _Reader:
         for summand in sp.Add.make_args(polynomial) if polynomial != 0 else ():
             coefficient, dependent = summand.as_independent(*self.variables, *self.atoms, as_Add=False)
             powers = dependent.as_powers_dict()
-            bad = next((base for base, power in powers.items() if base not in self.atoms and base not in self.variables and base != 1), None)
+            bad = next(
+                (base for base, power in powers.items() if base not in self.atoms and base not in self.variables and base != 1), None
+            )
             if bad is not None or any(not (power.is_Integer and power >= 0) for base, power in powers.items() if base != 1):
                 raise self.fail(f"a quotient or root of functions of {self.variables}")
             key = tuple(sorted(((base, int(power)) for base, power in powers.items() if base != 1), key=str))

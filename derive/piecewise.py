@@ -8,6 +8,7 @@ sign; on each interval between them every such function is one smooth piece.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import sympy as sp
@@ -113,7 +114,7 @@ class _Intervals:
     def __init__(self, thresholds: tuple[sp.Expr, ...], variable: sp.Symbol) -> None:
         ends = [None, *thresholds, None]
         self.variable = variable
-        self.inside = [_between(left, right) for left, right in zip(ends, ends[1:], strict=False)]
+        self.inside = [_between(left, right) for left, right in itertools.pairwise(ends)]
 
     def sign(self, expr: sp.Expr, k: int) -> int:
         """The sign of `expr` on interval k."""
@@ -180,12 +181,9 @@ def _merge(*lists: tuple[sp.Expr, ...]) -> tuple[sp.Expr, ...]:
     """One increasing list of distinct thresholds."""
     merged: list[sp.Expr] = []
     for threshold in (entry for part in lists for entry in part):
-        position = 0
-        for position, other in enumerate([*merged, None]):
-            if other is None or _less(threshold, other):
-                break
         if threshold not in merged:
-            merged.insert(position, threshold)
+            larger = (position for position, other in enumerate(merged) if _less(threshold, other))
+            merged.insert(next(larger, len(merged)), threshold)
     return tuple(merged)
 
 

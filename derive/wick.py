@@ -182,14 +182,52 @@ class Stein:
     def _strip(self, powers: tuple[int, ...], given: frozenset[int], signs: frozenset[int], law: Gaussian) -> dict[Key, Scalar]:
         i = next(k for k, power in enumerate(powers) if power)
         less = (*powers[:i], powers[i] - 1, *powers[i + 1 :])
-        terms = [(law.mean[i], less, given, signs)]
+        terms: list[tuple[Scalar, tuple[int, ...], frozenset[int], frozenset[int]]] = [(law.mean[i], less, given, signs)]
         for k, power in enumerate(less):
             if power:
                 terms.append((law.cov[i][k] * power, (*less[:k], power - 1, *less[k + 1 :]), given, signs))
         terms += [(law.cov[i][j], less, given | {j}, signs - {j}) for j in signs]
         total: dict[Key, Scalar] = {}
-        for factor, *rest in terms:
+        for factor, lower, zeros, remaining in terms:
             if factor != 0:
-                for key, coefficient in self.reduce(*rest).items():
+                for key, coefficient in self.reduce(lower, zeros, remaining).items():
                     total[key] = total.get(key, law.scalars.zero) + factor * coefficient
         return {key: coefficient for key, coefficient in total.items() if coefficient != 0}
+
+
+def blocks(law: Gaussian, signs: frozenset[int]) -> list[list[int]]:
+    """Connected components of the covariance graph."""
+    left, found = sorted(signs), []
+    while left:
+        block, stack = [], [left.pop(0)]
+        while stack:
+            j = stack.pop()
+            block.append(j)
+            linked = [k for k in left if law.cov[j][k] != 0]
+            stack += linked
+            left = [k for k in left if k not in linked]
+        found.append(sorted(block))
+    return found
+
+
+def powers(weight: Scalar, radicand: Scalar) -> list[tuple[Scalar, sp.Rational]]:
+    """[(w_p, p)] with weight / √radicand = Σ w_p · radicand^p: whole factors pulled, and sums split where that is shorter."""
+    power, base = -sp.Rational(1, 2), radicand.numer
+    if base.is_ground or not radicand.denom.is_ground:
+        return [(weight, power)]
+    while weight.denom.div(base)[1] == 0:
+        weight, power = weight * radicand, power - 1
+    found: list[tuple[Scalar, sp.Rational]] = []
+    while True:
+        quotient, remainder = weight.numer.div(base)
+        if quotient == 0 or (remainder != 0 and len(quotient) + len(remainder) >= len(weight.numer)):
+            return [*found, (weight, power)]
+        field, content = weight.field, radicand.field(radicand.denom)
+        if remainder != 0:
+            found.append((field(remainder) / field(weight.denom), power))
+        weight, power = field(quotient) / field(weight.denom) * content, power + 1
+
+
+def length(value: Scalar) -> int:
+    """Number of terms of numerator and denominator; 0 for zero."""
+    return len(value.numer.terms()) + len(value.denom.terms()) if value != 0 else 0
