@@ -21,7 +21,8 @@ BAD_INPUT, INTERRUPTED, FAILED = 2, 130, 1
 
 def output() -> Console:
     """Standard output; long lines are not broken when it is not a terminal."""
-    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    piped = not sys.stdout.isatty()
+    return Console(soft_wrap=piped, width=120 if piped else None, highlight=False)
 
 
 def notes() -> Console:

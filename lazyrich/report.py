@@ -67,10 +67,10 @@ def page(results: Sequence[RuleResult], y: np.ndarray, y_test: np.ndarray, title
         A figure to be saved by `save_figure`.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(1.72 * len(results) + 1.5, 11.2))
+        figure = Figure(figsize=(1.72 * len(results) + 1.5, 11.6))
         grid = figure.add_gridspec(
-            6, len(results), left=0.085, right=0.985, top=0.865, bottom=0.065, hspace=0.34, wspace=0.16,
-            height_ratios=(1.25, 1.05, 1.05, 1.05, 1.0, 1.0),
+            6, len(results), left=0.085, right=0.985, top=0.862, bottom=0.045, hspace=0.34, wspace=0.16,
+            height_ratios=(1.25, 1.0, 1.25, 1.25, 1.0, 1.0),
         )  # fmt: skip
         axes = np.array([[figure.add_subplot(grid[row, column]) for column in range(len(results))] for row in range(6)])
         order = np.argsort(y, kind="stable")
@@ -114,7 +114,7 @@ def _loss(ax: Axes, result: RuleResult) -> None:
     ax.plot(np.arange(len(result.lazy.loss)), result.lazy.loss, color=LAZY, lw=1.1, ls=(0, (4, 2)))
     _band(ax, t, theory.loss, theory.loss_se, THEORY)
     _points(ax, t, network.loss, network.loss_se)
-    ax.set_yscale("log")
+    ax.set_yscale("log", nonpositive="clip")
 
 
 def _test_loss(ax: Axes, result: RuleResult, y_test: np.ndarray) -> None:
@@ -185,7 +185,7 @@ def _points(ax: Axes, t: np.ndarray, mean: np.ndarray, error: np.ndarray | None,
 
 def _column_title(ax: Axes, result: RuleResult) -> None:
     ax.text(0.5, 1.27, result.label, transform=ax.transAxes, ha="center", va="bottom", fontsize=11, fontweight="bold")
-    ax.text(0.5, 1.07, result.kernel, transform=ax.transAxes, ha="center", va="bottom", fontsize=7, color=MUTED)
+    ax.text(0.5, 1.07, result.kernel, transform=ax.transAxes, ha="center", va="bottom", fontsize=7.5, color=MUTED)
 
 
 def _share(axes: np.ndarray) -> None:
@@ -233,21 +233,13 @@ def _legends(figure: Figure, axes: np.ndarray, results: Sequence[RuleResult]) ->
         Line2D([], [], color=LAZY, lw=1.4, ls=(0, (4, 2)), label="lazy theory"),
     ]
     figure.legend(
-        handles=handles, loc="upper right", bbox_to_anchor=(0.985, 0.962), ncols=3, frameon=False, fontsize=8.5
-    )
+        handles=handles, loc="upper left", bbox_to_anchor=(0.012, 0.944), ncols=3, frameon=False, fontsize=9, columnspacing=2.5
+    )  # fmt: skip
     layers = [
         Line2D([], [], color=LAYERS[layer], lw=1.8, label=f"layer {layer + 1}")
         for layer in range(len(results[0].theory.alignment))
     ]
-    box = axes[5, -1].get_position()
-    figure.legend(
-        handles=layers,
-        loc="lower right",
-        bbox_to_anchor=(0.985, box.y0 - 0.058),
-        ncols=len(layers),
-        frameon=False,
-        fontsize=8,
-    )
+    axes[4, 0].legend(handles=layers, loc="center", frameon=False, fontsize=8)
 
 
 def _colour_bar(figure: Figure, axes: np.ndarray, image: Any) -> None:
@@ -255,3 +247,11 @@ def _colour_bar(figure: Figure, axes: np.ndarray, image: Any) -> None:
     bar = figure.add_axes((left.x0, left.y0 - 0.017, left.width, 0.006))
     figure.colorbar(image, cax=bar, orientation="horizontal", ticks=[-1, 0, 1])
     bar.tick_params(labelsize=6.5, length=2, pad=1)
+    figure.text(
+        left.x1 + 0.006,
+        left.y0 - 0.014,
+        "cosine of the last layer's features, examples sorted by class",
+        fontsize=7,
+        va="center",
+        color=MUTED,
+    )

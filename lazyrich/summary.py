@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from derive import LazyKernel
-from lazyrich.solving import Comparison, accuracy, compare, value_and_error
+from lazyrich.solving import accuracy, compare, value_and_error
 
 
 def row(stem: str, label: str, lazy: Any, theory: Any, network: Any) -> dict:
@@ -30,28 +30,33 @@ def row(stem: str, label: str, lazy: Any, theory: Any, network: Any) -> dict:
 
 
 def table(rows: Sequence[Mapping], steps: int) -> Table:
-    """For the terminal: training and test loss with standard errors and z-scores."""
+    """For the terminal, 80 columns: training and test loss with standard errors in brackets, and z-scores."""
     found = Table(
-        title=f"After {steps} steps (± standard error; z: theory minus networks, in standard errors)",
-        title_justify="left",
-    )
-    found.add_column("rule")
-    for heading in (
-        "loss, theory",
-        "networks",
-        "z",
-        "test loss, theory",
-        "networks",
-        "z",
-        "test accuracy",
-        "lazy loss",
-    ):
-        found.add_column(heading, justify="right")
+        title=f"After {steps} steps: 0.067(3) has standard error 0.003; z = (theory - networks)/error",
+        title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False,
+    )  # fmt: skip
+    found.add_column("rule", no_wrap=True)
+    for heading in ("loss\ntheory", "\nnetworks", "\nz", "test loss\ntheory", "\nnetworks", "\nz", "test\nright"):
+        found.add_column(heading, justify="right", no_wrap=True)
     for entry in rows:
-        train, test = entry["final"][:2]
-        share, lazy = entry["test_accuracy"]["theory"], entry["lazy_training_loss"]
-        found.add_row(entry["rule"], *_cells(train), *_cells(test), f"{share:.2f}", f"{lazy:.4f}")
+        cells = []
+        for item in entry["final"][:2]:
+            cells += [
+                brackets(item["theory"], item["theory_se"]),
+                brackets(item["network"], item["network_se"]),
+                _z(item),
+            ]
+        found.add_row(entry["rule"], *cells, f"{entry['test_accuracy']['theory']:.2f}")
     return found
+
+
+def brackets(value: float, error: float) -> str:
+    """0.067(3) for 0.067 ± 0.003; two digits where the first is 1."""
+    if not np.isfinite(error) or error <= 1e-15:
+        return f"{value:.4g}"
+    digits = -int(np.floor(np.log10(error)))
+    digits = max(0, digits + (error * 10**digits < 1.95))
+    return f"{value:.{digits}f}({error * 10**digits:.0f})"
 
 
 def markdown(
@@ -107,6 +112,12 @@ def markdown(
 
 
 def _cells(item: Mapping) -> tuple[str, str, str]:
-    found = Comparison(item["quantity"], item["theory"], item["theory_se"], item["network"], item["network_se"])
-    z = "exact" if found.z is None else f"{found.z:+.1f}"
-    return value_and_error(found.theory, found.theory_se), value_and_error(found.network, found.network_se), z
+    theory, network = (
+        value_and_error(item["theory"], item["theory_se"]),
+        value_and_error(item["network"], item["network_se"]),
+    )
+    return theory, network, _z(item)
+
+
+def _z(item: Mapping) -> str:
+    return "exact" if item["z"] is None else f"{item['z']:+.1f}"
