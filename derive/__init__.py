@@ -56,6 +56,7 @@ from .activations import (
 from .derivation import Derivation, Step
 from .dmft import DMFTEquations, dmft_equations
 from .errors import BadInput, DeriveError, NoClosedForm
+from .evolution import Evolution
 from .gaussian import Expectation, covariance, expectation
 from .lazy import LazyKernel, lazy_kernel
 from .network import MLP
@@ -73,6 +74,7 @@ from .symbols import (
     ddphi,
     dphi,
     eta,
+    g_tilde,
     gamma0,
     h,
     kappa,

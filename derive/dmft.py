@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import sympy as sp
 
@@ -21,7 +22,10 @@ from .errors import BadInput
 from .fields import L, P, c0, ell, mu, nu, s, t
 from .network import MLP
 from .rules import FIELDS, BoundRule, Rule
-from .symbols import Delta, h, m, z
+from .symbols import Delta, g_tilde, h, m, z
+
+if TYPE_CHECKING:
+    from .linear import LinearEquations
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,28 @@ class DMFTEquations:
 
     @cached_property
     def carried(self) -> sp.Expr:
-        """How much of W(0)ᵀ g̃ the feedback field contains."""
-        return self.coefficient("transported") + self.coefficient("initial")
+        """How much of W(0)ᵀ g̃ the feedback field contains at time t."""
+        return self.coefficient("transported") + self.on_initial
+
+    @property
+    def on_initial(self) -> sp.Expr:
+        """b₁(t), the coefficient of W(0)ᵀ in the feedback weights."""
+        start, evolution = self.coefficient("initial"), self.rule.evolution
+        return start if evolution is None else evolution.on_initial(t, start)
+
+    @property
+    def on_independent(self) -> sp.Expr:
+        """b₀(t), the coefficient of V in the feedback weights."""
+        start, evolution = self.coefficient("independent"), self.rule.evolution
+        return start if evolution is None else evolution.on_independent(t, start)
+
+    def outer(self, layer: sp.Expr, example: sp.Expr, time: sp.Expr) -> sp.Expr:
+        """v, what the feedback weights learn from the layer above the one that they reach."""
+        evolution = self.rule.evolution
+        if evolution is None:
+            return sp.Integer(0)
+        values = {h: F.field_h(layer, example, time), g_tilde: self.g_tilde(layer, example, time), Delta: F.error(example, time)}
+        return evolution.outer.subs(values, simultaneous=True)
 
     # ---- the derivation's three tables -------------------------------------------------------------------------------
 
@@ -205,13 +229,26 @@ class DMFTEquations:
 
     def _feedback(self) -> sp.Expr:
         """z̃ = (a+b)[ζ + σ_w² Σ B̃ F] + a c0 σ_w² Σ Δ H F + c q + d ξ."""
-        right = self.coefficient("independent") * F.field_q(ell, mu, t) + self.coefficient("direct") * F.field_xi(ell)
+        right = self.on_independent * F.field_q(ell, mu, t) + self.coefficient("direct") * F.field_xi(ell)
         if self.carried != 0:
             conjugate = self._sw2 * self.B_tilde(ell, mu, nu, t, s) * self.forward(ell, nu, s)
             reaction = past_and_present(conjugate) if self.response(type(self.B_tilde(ell, mu, nu, t, s))) != 0 else sp.Integer(0)
             right += self.carried * (self.zeta(ell, mu, t) + reaction)
         learned = self._sw2 * F.error(nu, s) * self.H(ell + 1, nu, mu, s, t) * self.forward(ell, nu, s)
-        return right + self.coefficient("transported") * c0 * past(learned)
+        return right + self.coefficient("transported") * c0 * past(learned) + self._learned_feedback(ell, learned)
+
+    def _learned_feedback(self, layer: sp.Expr, learned: sp.Expr) -> sp.Expr:
+        """What the feedback weights have learned: the forward updates with their memory κ, and their own outer products."""
+        evolution = self.rule.evolution
+        if evolution is None:
+            return sp.Integer(0)
+        total = sp.Integer(0)
+        if evolution.memory(t, s) != 0:
+            total += c0 * past(evolution.memory(t, s) * learned)
+        if evolution.outer != 0:
+            overlap = F.R(layer + 1, nu, mu, s, t) if layer == ell else self.outer(L + 1, nu, s)
+            total += self.net.sigma_w / P * past(evolution.forgetting(t, s) * overlap * self.forward(layer, nu, s))
+        return total
 
     def _gradient_field(self) -> sp.Expr:
         """z = r + σ_w² Σ B F + c0 σ_w² Σ Δ G̃ F."""
@@ -228,16 +265,13 @@ class DMFTEquations:
         learned = c0 * self._sw2 * past(F.error(nu, s) * self.forward(L, nu, s))
         eqs = {"readout gradient field": _eq(F.field_z(L, mu, t), sw * initial + learned)}
         if self._uses_feedback and not self.follows_gradient:
-            at_readout = {name: self._last(name) for name in ("transported", "initial", "independent", "direct")}
-            eqs["readout feedback field"] = _eq(
-                self.z_tilde(L, mu, t),
-                (at_readout["transported"] + at_readout["initial"]) * sw * initial
-                + at_readout["transported"] * learned + at_readout["independent"] * sw * own + at_readout["direct"] * vector,
-            )  # fmt: skip
+            last, evolution = self.bound.path[-1], self.rule.evolution
+            on_initial = last.initial if evolution is None else evolution.on_initial(t, last.initial)
+            on_own = last.independent if evolution is None else evolution.on_independent(t, last.independent)
+            frozen = (last.transported + on_initial) * sw * initial + on_own * sw * own + last.direct * vector
+            memory = self._learned_feedback(L, self._sw2 * F.error(nu, s) * self.forward(L, nu, s))
+            eqs["readout feedback field"] = _eq(self.z_tilde(L, mu, t), frozen + last.transported * learned + memory)
         return eqs
-
-    def _last(self, name: str) -> sp.Expr:
-        return getattr(self.bound.path[-1], name)
 
     def _gaussian_fields(self) -> dict[str, sp.Equality]:
         """Covariances of the Gaussian parts."""
@@ -268,6 +302,8 @@ class DMFTEquations:
         if not self.follows_gradient:
             eqs["G_tilde"] = _eq(F.G_tilde(*pair), mean(F.field_g(ell, mu, t) * self.g_tilde(ell, nu, s)))
             if self.net.depth > 1 and (self.carried != 0 or self.coefficient("independent") != 0):
+                if self.outer(ell, mu, t) != 0:
+                    eqs["R"] = _eq(F.R(*pair), mean(self.outer(ell, mu, t) * self.g_tilde(ell, nu, s)))
                 eqs["H"] = _eq(F.H(*pair), mean(self.g_tilde(ell, mu, t) * self.g_tilde(ell, nu, s)))
         return eqs
 
@@ -295,6 +331,16 @@ class DMFTEquations:
         from .dmft_limits import lazy_limit
 
         return lazy_limit(self)
+
+    def linear(self) -> LinearEquations:
+        """Linear units: these equations closed on covariances, as matrix equations over (t, μ).
+
+        Raises:
+            BadInput: activation or pseudo-gradient are not linear.
+        """
+        from .linear import linear_equations
+
+        return linear_equations(self)
 
     def derivation(self) -> Derivation:
         """From the update rule to the closed equations, line by line."""

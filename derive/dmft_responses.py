@@ -47,7 +47,8 @@ def dependency_graph(eqs: DMFTEquations, reaction: bool) -> Graph:
         arrows["z̃"].append("g̃")
     if eqs.carried != 0:
         arrows["ζ"].append("z̃")
-    if eqs.coefficient("transported") != 0 or (reaction and eqs.carried != 0):
+    learned = eqs.rule.evolution is not None and (eqs.rule.evolution.memory(t, s) != 0 or eqs.rule.evolution.outer != 0)
+    if eqs.coefficient("transported") != 0 or learned or (reaction and eqs.carried != 0):
         arrows["F(h)"].append("z̃")
     return {source: tuple(targets) for source, targets in arrows.items()}
 

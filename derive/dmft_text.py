@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import sympy as sp
 
 from .derivation import Derivation, Step, to_latex
-from .fields import P, c0
+from .fields import P, c0, s, t
 from .symbols import eta, gamma0
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def equations_derivation(eqs: DMFTEquations) -> Derivation:
     """Setup, matrix products, conditioning, responses, learned part, closed equations."""
-    steps = [*_setup(eqs), _products_step(eqs), *_conditioning_steps(eqs), *_learned_steps(eqs)]
+    steps = [*_setup(eqs), *_evolution_steps(eqs), _products_step(eqs), *_conditioning_steps(eqs), *_learned_steps(eqs)]
     steps.append(Step("Collected, the closed set of equations.", None, tuple(Step(_caption(n), e) for n, e in eqs.equations.items())))
     return Derivation(eqs.title(), tuple(steps))
 
@@ -37,6 +37,7 @@ _CAPTIONS = {
     "G": "Gradient kernel",
     "G_tilde": "Gradient–pseudo-gradient kernel",
     "H": "Pseudo-gradient kernel",
+    "R": "Overlap of what the feedback weights learn from with the pseudo-gradient",
     "output": "Output, centred at t = 0",
     "error": "Error signal of the squared loss",
     "entk": "Effective neural tangent kernel",
@@ -64,13 +65,39 @@ def _setup(eqs: DMFTEquations) -> list[Step]:
     ]
 
 
+def _evolution_steps(eqs: DMFTEquations) -> list[Step]:
+    """The feedback weights' own update and what it makes of them."""
+    evolution = eqs.rule.evolution
+    if evolution is None:
+        return []
+    kept = to_latex(evolution.kept)
+    parts = [rf"\bigl({kept}\bigr) B^{{\ell}}"]
+    if evolution.pull != 0:
+        parts.append(rf"{to_latex(evolution.pull)}\, W^{{\ell}}(t)^{{\top}}")
+    if evolution.copy != 0:
+        parts.append(rf"\bigl({to_latex(evolution.copy)}\bigr)\,\Delta W^{{\ell}}(t)^{{\top}}")
+    if evolution.outer != 0:
+        parts.append(r"\frac{1}{P\sqrt N}\sum_\nu F(h^{\ell}_\nu)\,v_\nu^{\ell+1\,\top},\qquad v = " + to_latex(evolution.outer))
+    memory = [r"b_1(t) = " + to_latex(eqs.on_initial), r"b_0(t) = " + to_latex(eqs.on_independent)]
+    if evolution.memory(t, s) != 0:
+        memory.append(r"\kappa(t,s) = " + to_latex(evolution.memory(t, s)))
+    return [
+        Step("The feedback weights learn: at every step", r"B^{\ell} \leftarrow " + " + ".join(parts)),
+        Step(
+            "The recursions for the coefficients of W(0)ᵀ and V, and for the weight of a forward update made at s < t, are linear; solved, "
+            "B(t) stays a sum of random matrices and outer products.",
+            r",\qquad ".join(memory),
+        ),
+    ]
+
+
 def _path_latex(eqs: DMFTEquations) -> str:
     parts = []
     for name, term in (
         ("transported", r"W^{\ell}(t)^{\top}\tilde g^{\ell+1}/\sqrt N"), ("initial", r"W^{\ell}(0)^{\top}\tilde g^{\ell+1}/\sqrt N"),
         ("independent", r"V^{\ell\top}\tilde g^{\ell+1}/\sqrt N"), ("direct", r"\xi^{\ell}"),
     ):  # fmt: skip
-        coefficient = eqs.coefficient(name)
+        coefficient = {"initial": eqs.on_initial, "independent": eqs.on_independent}.get(name, eqs.coefficient(name))
         if coefficient != 0:
             front = "" if coefficient == 1 else rf"\bigl({to_latex(coefficient)}\bigr)\,"
             parts.append(front + term)
@@ -144,7 +171,7 @@ def _learned_steps(eqs: DMFTEquations) -> list[Step]:
                 r"c_0\sum_{s<t,\nu}\Delta_\nu(s)\,\tilde G^{\ell+1}_{\mu\nu}(t,s)\,F(h^{\ell}_\nu(s))",
             )
         )
-        if not eqs.follows_gradient and eqs.coefficient("transported") == 0:
+        if not eqs.follows_gradient and eqs.coefficient("transported") == 0 and eqs.rule.evolution is None:
             steps.append(Step("The feedback path uses frozen matrices only, so nothing learned enters z̃."))
     return steps
 

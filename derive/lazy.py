@@ -22,6 +22,7 @@ import sympy as sp
 from .derivation import Derivation
 from .duals import Covariance, Dual, PairFunction, pair_function
 from .errors import BadInput
+from .fields import t as time
 from .network import MLP
 from .rules import BoundRule, Rule
 from .symbols import Delta, K_mumu, K_munu, K_nunu, z
@@ -214,7 +215,7 @@ def lazy_kernel(rule: Rule, net: MLP) -> LazyKernel:
         net: the network; any depth, any activation.
 
     Returns:
-        A `LazyKernel`; expectations without a closed form stay in it by name and are integrated numerically in generated code.
+        A `LazyKernel`. If the rule's feedback weights learn, it depends on the step `t`, as a parameter; expectations without a closed form stay in it by name and are integrated numerically in generated code.
 
     Raises:
         BadInput: the rule's kernel would depend on the error signal Δ, so that it is not a kernel of the inputs alone.
@@ -225,7 +226,7 @@ def lazy_kernel(rule: Rule, net: MLP) -> LazyKernel:
         raise BadInput(f"rule={rule!r} is not a learning rule: give GD(), FA(rho), DFA(), Hebb(), GLN() or Rule(…)")
     if not isinstance(net, MLP):
         raise BadInput(f"net={net!r} is not a network: give MLP(depth=…, activation=…)")
-    bound = rule.bind(net)
+    bound = rule.frozen_at(time).bind(net)
     pulled = sp.diff(bound.pseudo_gradient, z)
     weights = tuple(path.transported + path.initial for path in bound.path)
     if Delta in pulled.free_symbols and any(weight != 0 for weight in weights):

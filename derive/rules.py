@@ -12,21 +12,24 @@ Kernels, mean-field equations, the infinite-width solver and the finite network 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 import sympy as sp
 
 from .activations import Activation
 from .errors import BadInput
+from .evolution import Evolution
 from .network import MLP
 from .symbols import Delta, ddphi, dphi, h, m, phi, z
 
 if TYPE_CHECKING:
+    from .dmft import DMFTEquations
     from .lazy import LazyKernel
 
 Coefficient: TypeAlias = sp.Expr | tuple[sp.Expr, ...]
 FIELDS = (h, z, m, Delta)
+COEFFICIENTS = ("transported", "initial", "independent", "direct")
 ACTIVITY = phi(h)
 
 
@@ -39,16 +42,21 @@ class Feedback:
     W(t) are the current forward weights, W(0) the initial ones, V a random matrix of its own and ξ^ℓ a standard normal vector,
     both frozen. At the readout (ℓ = L) the matrices are the vectors w(t), w(0), v and g̃^{L+1} = 1. A coefficient is a number, an
     expression, or a sequence with one entry for each hidden layer ℓ = 1…L. All four zero: the rule uses no feedback.
+
+    With an `evolution` the matrix B = initial · W(0)ᵀ + independent · V is where the feedback weights start, and they learn from there.
     """
 
     transported: Coefficient = sp.S.Zero
     initial: Coefficient = sp.S.Zero
     independent: Coefficient = sp.S.Zero
     direct: Coefficient = sp.S.Zero
+    evolution: Evolution | None = None
 
     def __post_init__(self) -> None:
-        for entry in fields(self):
-            object.__setattr__(self, entry.name, _coefficient(getattr(self, entry.name)))
+        for name in COEFFICIENTS:
+            object.__setattr__(self, name, _coefficient(getattr(self, name)))
+        if self.evolution is not None and not isinstance(self.evolution, Evolution):
+            raise BadInput(f"evolution={self.evolution!r} is not an update of feedback weights: give Evolution(decay=…, pull=…, …)")
 
     def at(self, layer: int, depth: int) -> PathCoefficients:
         """The four coefficients for the field z̃^ℓ, ℓ = `layer`, in a network with `depth` hidden layers.
@@ -57,8 +65,8 @@ class Feedback:
             BadInput: a coefficient given per layer does not have `depth` entries.
         """
         values = []
-        for entry in fields(self):
-            value = getattr(self, entry.name)
+        for name in COEFFICIENTS:
+            value = getattr(self, name)
             if isinstance(value, tuple):
                 if len(value) != depth:
                     raise BadInput(
@@ -72,9 +80,9 @@ class Feedback:
     @property
     def free_symbols(self) -> set[sp.Symbol]:
         """Symbols in any coefficient."""
-        found: set[sp.Symbol] = set()
-        for entry in fields(self):
-            value = getattr(self, entry.name)
+        found: set[sp.Symbol] = set() if self.evolution is None else self.evolution.free_symbols
+        for name in COEFFICIENTS:
+            value = getattr(self, name)
             for item in value if isinstance(value, tuple) else (value,):
                 found |= item.free_symbols
         return found
@@ -136,6 +144,21 @@ class Rule:
         return tuple(sorted(free, key=str))
 
     @property
+    def evolution(self) -> Evolution | None:
+        """How the feedback weights learn; None if they do not."""
+        return self.feedback.evolution
+
+    def frozen_at(self, step: sp.Expr | int) -> Rule:
+        """The rule with its feedback weights as they are after `step` updates in the lazy limit, and frozen there."""
+        if self.evolution is None:
+            return self
+        start = self.feedback
+        initial = _each(lambda b: self.evolution.on_initial(sp.sympify(step), b), start.initial)
+        independent = _each(lambda b: self.evolution.on_independent(sp.sympify(step), b), start.independent)
+        path = Feedback(start.transported, initial, independent, start.direct)
+        return Rule(f"{self.name} after {step} steps", self.pseudo_gradient, path, self.forward)
+
+    @property
     def uses_gates(self) -> bool:
         """Whether the rule needs the frozen gates m."""
         return m in self.forward.free_symbols | self.pseudo_gradient.free_symbols
@@ -162,6 +185,12 @@ class Rule:
         from .lazy import lazy_kernel
 
         return lazy_kernel(self, net)
+
+    def dmft_equations(self, net: MLP) -> DMFTEquations:
+        """The mean-field equations of this rule on a network: `derive.dmft_equations(self, net)`."""
+        from .dmft import dmft_equations
+
+        return dmft_equations(self, net)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ x = sp.Symbol("x", real=True)
 
 # Single-site fields in which a rule is written: preactivation, feedback field, gate, error signal.
 h, z, m, Delta = sp.symbols("h z m Delta", real=True)
+# The pseudo-gradient of the layer above, for feedback weights that learn from it.
+g_tilde = sp.Symbol("g_tilde", real=True)
 
 # Parameters.
 rho = sp.Symbol("rho", real=True)
@@ -89,6 +91,8 @@ def latex_name(symbol: sp.Symbol) -> str:
     if symbol.name == "Delta":
         return r"\Delta"
     base, _, pair = symbol.name.rpartition("_")
+    if symbol.name == "g_tilde":
+        return r"\tilde g"
     if symbol.name == "K_eNTK":
         return r"K_{\mu\nu}"
     if pair not in _PAIRS:
