@@ -225,16 +225,21 @@ def load_examples(source: str, classes: str, train: int, test: int, seed: int) -
     from lazyrich import data
 
     kind, _, folder = source.partition(":")
-    loaders = {"digits": data.digits, "mnist": data.mnist, "cifar10": data.cifar10}
-    if kind in loaders:
+    folders = {"mnist": data.mnist, "cifar10": data.cifar10}
+    if kind == "digits" or kind in folders:
         if (kind == "digits") == bool(folder):
             raise BadInput(f"--data {source}: write digits, mnist:FOLDER, cifar10:FOLDER or file.npz")
-        options = {"classes": _classes(classes), "train": train, "test": test, "seed": seed}
-        drawn = data.digits(**options) if kind == "digits" else loaders[kind](folder, **options)
+        labels = _classes(classes)
+        if kind == "digits":
+            drawn = data.digits(labels, train, test, seed)
+        else:
+            drawn = folders[kind](folder, labels, train, test, seed)
         arrays = {"X": drawn.X, "y": drawn.y, "X_test": drawn.X_test, "y_test": drawn.y_test}
         return Examples(f"{drawn.name} {drawn.classes[0]} vs {drawn.classes[1]}", arrays)
     if not source.endswith(".npz"):
-        raise BadInput(f"--data {source} is not known: {_nearest(kind, loaders)}, or a file that ends in .npz")
+        raise BadInput(
+            f"--data {source} is not known: {_nearest(kind, ['digits', *folders])}, or a file that ends in .npz"
+        )
     return Examples(source, data.from_npz(source))
 
 

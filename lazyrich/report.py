@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 INK, MUTED, THEORY, NETWORK, LAZY = "#1b1f24", "#6b7280", "#1f4e9c", "#d9730d", "#8a94a3"
 LAYERS = ("#7fb3d9", "#1f4e9c", "#0b2447", "#000000")
 POINTS = 9  # networks are drawn at this many times, so that the theory's line stays visible
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.edgecolor": "#9aa1ab",

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -144,14 +145,18 @@ def compare(theory: Solution, network: Solution | None) -> list[Comparison]:
     if theory.test_loss is not None:
         pick["test loss"] = lambda s: (s.test_loss[-1], s.test_loss_se[-1])  # type: ignore[index]
     for layer in range(theory.depth):
-        pick[f"gradient alignment, layer {layer + 1}"] = lambda s, l=layer: (s.alignment[l, -1], s.alignment_se[l, -1])
+        pick[f"gradient alignment, layer {layer + 1}"] = partial(_at_end, "alignment", layer)
     for layer in range(theory.depth):
-        pick[f"kernel-target alignment, layer {layer + 1}"] = lambda s, l=layer: (s.cka[l, -1], s.cka_se[l, -1])
+        pick[f"kernel-target alignment, layer {layer + 1}"] = partial(_at_end, "cka", layer)
     rows = []
     for name, read in pick.items():
         values = [float(value) for solution in (theory, network) if solution is not None for value in read(solution)]
         rows.append(Comparison(name, *values))
     return rows
+
+
+def _at_end(name: str, layer: int, solution: Solution) -> tuple[float, float]:
+    return getattr(solution, name)[layer, -1], getattr(solution, f"{name}_se")[layer, -1]
 
 
 def accuracy(solution: Solution) -> float | None:
