@@ -133,8 +133,10 @@ def _conditioning_steps(eqs: DMFTEquations) -> list[Step]:
     return [
         Step(
             both,
-            r"\tfrac1{\sqrt N}W a_\mu(t) \to u_\mu(t) + \sum_{s,\nu} \Bigl\langle\tfrac{\partial a_\mu(t)}{\partial \zeta_\nu(s)}\Bigr\rangle b_\nu(s),"
-            r"\qquad \tfrac1{\sqrt N}W^{\top} b_\mu(t) \to \zeta_\mu(t) + \sum_{s,\nu} \Bigl\langle\tfrac{\partial b_\mu(t)}{\partial u_\nu(s)}\Bigr\rangle a_\nu(s)",
+            r"\tfrac1{\sqrt N}W a_\mu(t) \to u_\mu(t) + "
+            r"\sum_{s,\nu} \Bigl\langle\tfrac{\partial a_\mu(t)}{\partial \zeta_\nu(s)}\Bigr\rangle b_\nu(s),\qquad "
+            r"\tfrac1{\sqrt N}W^{\top} b_\mu(t) \to \zeta_\mu(t) + "
+            r"\sum_{s,\nu} \Bigl\langle\tfrac{\partial b_\mu(t)}{\partial u_\nu(s)}\Bigr\rangle a_\nu(s)",
         ),
         Step(
             "Which of these responses are there? One can be non-zero only if a chain of dependence leads from the Gaussian field to the vector.",

@@ -215,7 +215,8 @@ def lazy_kernel(rule: Rule, net: MLP) -> LazyKernel:
         net: the network; any depth, any activation.
 
     Returns:
-        A `LazyKernel`. If the rule's feedback weights learn, it depends on the step `t`, as a parameter; expectations without a closed form stay in it by name and are integrated numerically in generated code.
+        A `LazyKernel`. If the rule's feedback weights learn, it depends on the step `t`, a parameter. Expectations without a closed
+        form stay in it by name and are integrated numerically in generated code.
 
     Raises:
         BadInput: the rule's kernel would depend on the error signal Δ, so that it is not a kernel of the inputs alone.

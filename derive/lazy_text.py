@@ -187,7 +187,8 @@ def _setup(kernel: LazyKernel) -> list[Step]:
         Step(
             "For γ0 → 0 the weights move by a vanishing amount, so every average keeps its value at t = 0, where h^ℓ is Gaussian with "
             "covariance Σ^ℓ and the pair (z, z̃) is Gaussian and independent of h.",
-            r"h^{\ell}\sim\mathcal N(0,\Sigma^{\ell}),\qquad \Sigma^{1} = \sigma_w^2 K^{x}+\sigma_b^2,\qquad \Sigma^{\ell+1} = \sigma_w^2\Phi^{\ell}+\sigma_b^2",
+            r"h^{\ell}\sim\mathcal N(0,\Sigma^{\ell}),\qquad \Sigma^{1} = \sigma_w^2 K^{x}+\sigma_b^2,\qquad "
+            r"\Sigma^{\ell+1} = \sigma_w^2\Phi^{\ell}+\sigma_b^2",
         ),
     ]
 
@@ -230,12 +231,14 @@ def _backward_steps(kernel: LazyKernel) -> list[Step]:
         Step(
             f"The true gradient is g = F'(h) z. Gaussian integration by parts in z (Stein's lemma) pulls out its covariance with z̃{delta}.",
             r"\tilde G^{\ell}_{\mu\nu} = \mathbb E\bigl[F'(h_\mu) z_\mu\,\tilde g(h_\nu,\tilde z_\nu)\bigr] = \operatorname{Cov}(z_\mu,\tilde z_\nu)\;"
-            rf"\mathbb E\bigl[F'(h_\mu)\,\partial_{{\tilde z}}\tilde g(h_\nu)\bigr],\qquad F' = {to_latex(bound.slope)},\quad \partial_{{\tilde z}}\tilde g = {to_latex(pulled)}",
+            rf"\mathbb E\bigl[F'(h_\mu)\,\partial_{{\tilde z}}\tilde g(h_\nu)\bigr],\qquad "
+            rf"F' = {to_latex(bound.slope)},\quad \partial_{{\tilde z}}\tilde g = {to_latex(pulled)}",
             children,
         ),
         Step(
             "z^ℓ comes down through W(0)ᵀ; z̃^ℓ shares with it the transported and the initial part of the path, while V and ξ are independent of W(0).",
-            r"\operatorname{Cov}(z^{\ell}_\mu,\tilde z^{\ell}_\nu) = \sigma_w^2\,c_\ell\,\tilde G^{\ell+1}_{\mu\nu},\qquad c_\ell = \text{transported}_\ell+\text{initial}_\ell",
+            r"\operatorname{Cov}(z^{\ell}_\mu,\tilde z^{\ell}_\nu) = \sigma_w^2\,c_\ell\,\tilde G^{\ell+1}_{\mu\nu},\qquad "
+            r"c_\ell = \text{transported}_\ell+\text{initial}_\ell",
         ),
     ]
 
