@@ -9,6 +9,8 @@ import linecache
 from types import ModuleType
 from typing import Any
 
+from .kernel import KernelFunction
+
 
 def load_source(text: str, name: str = "generated") -> ModuleType:
     """Execute generated Python source as a module of its own.
@@ -35,7 +37,7 @@ def jaxify(obj: Any) -> Any:
         obj: anything with `.source()`: a rule bound to a network, a lazy kernel; or source text itself.
 
     Returns:
-        The generated module.
+        The generated module; for a kernel, a `KernelFunction` to call: k(X1, X2=None, rho=0.3).
 
     Raises:
         TypeError: `obj` has no source.
@@ -46,4 +48,5 @@ def jaxify(obj: Any) -> Any:
         text = obj.source()
     else:
         raise TypeError(f"{obj!r} has no generated source: give rule.bind(net), lazy_kernel(rule, net) or source text")
-    return load_source(text)
+    module = load_source(text)
+    return KernelFunction(module, text) if hasattr(module, "ntk_pairs") else module

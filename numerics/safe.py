@@ -91,12 +91,19 @@ def _halves(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return high, x - high
 
 
+def _two_sum(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """x + y as its rounded value and its rounding error."""
+    total = x + y
+    moved = total - x
+    return total, (x - (total - moved)) + (y - moved)
+
+
 @jax.custom_jvp
 def det2(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
     """ab − c² without cancellation.
 
-    The products of the halves are exact, and so is the difference of the leading ones where they nearly agree; what is
-    left to round is 2^{−26} smaller. A negative result of rounding size is 0.
+    The products of the halves are exact, and the sums of the leading ones carry their rounding errors along, so that the
+    result is right to a few ulps down to 2^{−100} ab. A negative result of rounding size is 0.
 
     Args:
         a, b: variances.
@@ -106,7 +113,10 @@ def det2(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
     if a.dtype not in (jnp.float32, jnp.float64):
         return det2(*(v.astype(jnp.float32) for v in (a, b, c))).astype(a.dtype)
     (ah, al), (bh, bl), (ch, cl) = _halves(a), _halves(b), _halves(c)
-    value = (ah * bh - ch * ch) + ((ah * bl + al * bh) - 2 * (ch * cl)) + (al * bl - cl * cl)
+    cross, cross_error = _two_sum(ah * bl, al * bh)
+    cross, error = _two_sum(cross, -2 * (ch * cl))
+    leading, leading_error = _two_sum(ah * bh, -ch * ch)
+    value = (leading + cross) + ((leading_error + cross_error + error) + (al * bl - cl * cl))
     rounding = _DET_ULPS * float(jnp.finfo(a.dtype).eps) * (a * b)
     return jnp.where((value < 0) & (value > -rounding), 0, value)
 
@@ -204,6 +214,14 @@ def root_of_gap(gap: jax.Array, scale: jax.Array) -> jax.Array:
     other = 2 * scale - gap
     other = jnp.where((other < 0) & (other > -_DET_ULPS * float(jnp.finfo(gap.dtype).eps) * scale), 0, other)
     return sqrt(gap * other)
+
+
+def shifted_root(s: jax.Array, a: jax.Array, c: jax.Array, b: jax.Array, shift: jax.Array) -> jax.Array:
+    """√((a + β)(b + β) − (c + β)²) for β = shift, from s = √(ab − c²)."""
+    # (a+β)(b+β) − (c+β)² = s² + β (a + b − 2c), and a + b − 2c = (√a − √b)² + 2 (√(ab) − c)
+    roots = sqrt(a) - sqrt(b)
+    distance = roots * roots + 2 * gap(c, s, sqrt(a) * sqrt(b))
+    return sqrt(s * s + shift * distance)
 
 
 def shifted_gap(gap: jax.Array, a: jax.Array, b: jax.Array, shift: jax.Array) -> jax.Array:

@@ -144,6 +144,7 @@ def _recursion(writer: KernelWriter, name: str, output: str, diagonal: bool, key
     what = {"ntk": "The eNTK", "nngp": "The covariance of the readout's preactivation"}[output]
     doc = f"{what} at {'one input, from its variance' if diagonal else 'pairs of inputs, from their covariance'}."
     lines = writer.recursion(output, diagonal)
+    arguments += ", s_K=None" if any(line.startswith("s_K =") for line in lines) else ""
     keywords = _used("\n".join(lines), keywords) if output == "nngp" else keywords
     return "\n".join([
         f"def {name}({signature(arguments, keywords)}):", f'    """{doc}"""', *(f"    {line}" for line in lines),

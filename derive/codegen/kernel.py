@@ -204,6 +204,13 @@ class Pairs:
         gap_name = f"gap_{_stem(q)}"
         if any(line[0] == gap_name for line in self.lines):
             return self.put(f"s_{_stem(q)}", f"safe.root_of_gap({gap_name}, {self.scale(q)})")
+        if q == K_NAMES:
+            given = "safe.sqrt(safe.det2(K_mumu, K_nunu, K_munu)) if s_K is None else s_K"
+            return self.put("s_K", given, "√(K_μμ K_νν − K_μν²), given where it is known from the difference of the inputs")
+        if q == self.sigma[0]:
+            bias = self.writer.printer.doprint(self.kernel.net.sigma_b**2)
+            below = ", ".join(self.scaled(name) for name in (self.root(K_NAMES), *K_NAMES))
+            return self.put(f"s_{_stem(q)}", f"safe.shifted_root({below}, {bias})", "√(q_μμ q_νν − q_μν²)")
         return self.put(f"s_{_stem(q)}", f"safe.sqrt(safe.det2({q[0]}, {q[2]}, {q[1]}))", "√(q_μμ q_νν − q_μν²)")
 
     def carry_gap(self, below: Names, phi: Names, above: Names) -> None:
@@ -215,8 +222,12 @@ class Pairs:
         if used != h or self.writer.expectation(dual).gap is None:
             return
         root, scale = self.root(below), self.scale(below)
-        missing = self.put(f"gap_{_stem(below)}", f"safe.gap({below[1]}, {root}, {scale})", "√(q_μμ q_νν) − q_μν")
-        call = self.writer.call(dual, "_gap", f"{below[1]}, {root}, {scale}, {missing}")
+        # an even Φ sees |q_μν| only, and so does an odd one as long as no bias is added to it
+        even, odd = (sp.simplify(dual.f.subs(x, -x) - side * dual.f) == 0 for side in (1, -1))
+        covariance = f"jnp.abs({below[1]})" if even or (odd and self.kernel.net.sigma_b == 0) else below[1]
+        comment = f"√(q_μμ q_νν) − {'|q_μν|' if covariance != below[1] else 'q_μν'}"
+        missing = self.put(f"gap_{_stem(below)}", f"safe.gap({covariance}, {root}, {scale})", comment)
+        call = self.writer.call(dual, "_gap", f"{covariance}, {root}, {scale}, {missing}")
         carried = self.put(f"gap_{_stem(phi)}", call)
         if above[1] != phi[1]:
             parts = [self.scaled(name) for name in (carried, phi[0], phi[2])]

@@ -1,0 +1,107 @@
+"""A function of covariances over all pairs of inputs, tile by tile.
+
+Tiles that fit a processor's cache make the many elementwise steps of a kernel cheap, and keep memory at the result itself:
+N = 20,000 inputs need one N×N array, or two where N is not a multiple of the tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import ceil, isqrt
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from . import safe
+
+# Entries of a tile: about half a core's second-level cache in float64; an accelerator wants fewer, larger launches.
+_TILE = {"cpu": 2**16}
+_ACCELERATOR_TILE = 2**24
+
+Pairs = Callable[..., jax.Array]
+Single = Callable[[jax.Array], jax.Array]
+
+
+def tile_entries() -> int:
+    """Entries that are computed at once on this machine's default device."""
+    return _TILE.get(jax.default_backend(), _ACCELERATOR_TILE)
+
+
+def pairwise(
+    pairs: Pairs, single: Single, X1: jax.Array, X2: jax.Array | None, symmetric: bool, block: int | None = None
+) -> jax.Array:
+    """pairs(K_mumu, K_munu, K_nunu) for all rows of X1 and X2, with single(K) on the diagonal if X2 is None.
+
+    Args:
+        pairs: elementwise in the input kernel's entries (N1, 1), (N1, N2), (1, N2).
+        single: the same at coincident inputs.
+        X1, X2: (N1, D) and (N2, D); None: X1 with itself.
+        symmetric: whether pairs(a, c, b) = pairs(b, c, a); halves the work if X2 is None.
+        block: rows at a time; chosen from the machine if None.
+
+    Returns:
+        (N1, N2); exactly symmetric where `symmetric` and X2 is None.
+    """
+    if X2 is None and symmetric:
+        return _symmetric(pairs, single, X1, block)
+    values = _rows(pairs, X1, X1 if X2 is None else X2, block)
+    if X2 is None:
+        index = jnp.arange(len(X1))
+        values = values.at[index, index].set(jnp.ravel(single(safe.gram(X1[:1], X1)[2])))
+    return values
+
+
+def _rows(pairs: Pairs, X1: jax.Array, X2: jax.Array, block: int | None) -> jax.Array:
+    """Blocks of rows, one after the other."""
+    total = len(X1)
+    size = min(total, block or _even(total, max(1, tile_entries() // max(1, len(X2)))))
+    if size >= total:
+        return pairs(*safe.gram(X1, X2))
+    count = ceil(total / size)
+    padded = jnp.concatenate([X1, jnp.ones((count * size - total, X1.shape[1]), X1.dtype)]) if count * size > total else X1
+    step = jax.checkpoint(lambda rows: pairs(*safe.gram(rows, X2)))
+    values = lax.map(step, padded.reshape(count, size, -1)).reshape(count * size, len(X2))
+    return values[:total]
+
+
+def _symmetric(pairs: Pairs, single: Single, X: jax.Array, block: int | None) -> jax.Array:
+    """Tiles on and above the diagonal, each written on both sides."""
+    total = len(X)
+    size = min(total, block or _even(total, isqrt(tile_entries())))
+    diagonal = single(safe.gram(X[:1], X)[2]) * jnp.ones((1, total), X.dtype)
+    if size >= total:
+        return safe.with_diagonal(pairs(*safe.gram(X)), diagonal)
+    count = ceil(total / size)
+    extra = count * size - total
+    padded = jnp.concatenate([X, jnp.ones((extra, X.shape[1]), X.dtype)]) if extra else X
+    diagonal = jnp.pad(jnp.ravel(diagonal), (0, extra))
+
+    @jax.checkpoint
+    def tile(i: jax.Array, j: jax.Array) -> jax.Array:
+        rows, columns = (lax.dynamic_slice_in_dim(padded, k * size, size) for k in (i, j))
+        values = pairs(*safe.gram(rows, columns))
+        exact = safe.with_diagonal(values, lax.dynamic_slice_in_dim(diagonal, i * size, size))
+        return jnp.where(i == j, exact, values)
+
+    def step(result: jax.Array, at: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        i, j = at
+        values = tile(i, j)
+        result = lax.dynamic_update_slice(result, values, (i * size, j * size))
+        return lax.dynamic_update_slice(result, values.T, (j * size, i * size)), None
+
+    shape = jax.eval_shape(tile, 0, 0)
+    upper = jnp.triu_indices(count)
+    result, _ = lax.scan(step, jnp.zeros((count * size,) * 2, shape.dtype), upper)
+    return result[:total, :total]
+
+
+def _even(total: int, wanted: int) -> int:
+    """A size near `wanted` that divides `total`, so that nothing is padded; `wanted`-sized parts of equal length otherwise."""
+    if wanted >= total:
+        return total
+    divisors = [size for size in range(max(1, ceil(wanted * 0.6)), int(wanted * 1.3) + 1) if total % size == 0]
+    return max(divisors) if divisors else ceil(total / ceil(total / wanted))
+
+
+__all__ = ["pairwise", "tile_entries"]
