@@ -45,7 +45,7 @@ class Basis:
 
     def padded(self, capacity: int) -> Basis:
         """The same with room for more."""
-        return Basis(pad_rows(self.rows, capacity), self.size, self.dropped)
+        return Basis(pad(self.rows, capacity), self.size, self.dropped)
 
     def extend(self, v: Float[Array, "B S"], tol: Float[Array, ""]) -> tuple[Basis, Float[Array, "B r"], Extension]:
         """Coefficients of v, after taking in what is new in it.
@@ -63,28 +63,36 @@ class Basis:
         Source: THEORY section 5.
         """
         c = bracket(v, self.rows)
-        residual = v - combine(c, self.rows)
-        energy, axes = jnp.linalg.eigh(bracket(residual, residual))
-        energy, axes = energy[::-1], _fix_signs(axes[:, ::-1])
-        scale = jnp.maximum(jnp.max(jnp.mean(v * v, axis=1)), jnp.finfo(v.dtype).tiny)
-        keep = energy > tol * scale
-        rows = jax.lax.cond(jnp.any(keep), lambda: self._orthonormal(residual, energy, axes, keep), lambda: jnp.zeros_like(v))
+        gram = bracket(v, v)
+        scale = jnp.maximum(jnp.max(jnp.diagonal(gram)), jnp.finfo(v.dtype).tiny)
+        # ⟨r rᵀ⟩ = ⟨v vᵀ⟩ − c cᵀ tells without touching the residual whether there is anything new
+        rest = jnp.linalg.eigvalsh(gram - c @ c.T)[-1] / scale
+        nothing = lambda: (jnp.zeros_like(v), jnp.zeros(v.shape[0], bool), jnp.maximum(rest, 0.0))
+        rows, keep, lost = jax.lax.cond(rest > tol, lambda: self._orthonormal(v - combine(c, self.rows), tol, scale), nothing)
         at = self.size
         zero = jnp.zeros((), at.dtype)
-        lost = jnp.max(jnp.where(keep, 0.0, jnp.maximum(energy, 0.0))) / scale
         basis = Basis(
             jax.lax.dynamic_update_slice(self.rows, rows, (at, zero)),
             at + jnp.sum(keep, dtype=at.dtype),
-            jnp.maximum(self.dropped, lost.astype(self.dropped.dtype)),
+            jnp.maximum(self.dropped, lost),
         )
         return basis, jax.lax.dynamic_update_slice(c, bracket(v, rows), (zero, at)), Extension(rows, keep, at)
 
-    def _orthonormal(self, residual, energy, axes, keep):
+    def used(self) -> Bool[Array, "r"]:
+        """Which rows hold a vector."""
+        return jnp.arange(self.rows.shape[0]) < self.size
+
+    def _orthonormal(self, residual, tol, scale):
+        """Rows along the residual's principal axes, which of them count, and the largest share of energy that does not."""
+        energy, axes = jnp.linalg.eigh(bracket(residual, residual))
+        energy, axes = energy[::-1], _fix_signs(axes[:, ::-1])
+        keep = energy > tol * scale
+        lost = jnp.max(jnp.where(keep, 0.0, jnp.maximum(energy, 0.0))) / scale
         rows = combine(axes.T / jnp.sqrt(jnp.where(keep, energy, 1.0))[:, None], residual) * keep[:, None]
         # Small residuals are what is left of a cancellation: project again, then (⟨rows rowsᵀ⟩)^{-1/2}.
         rows = rows - combine(bracket(rows, self.rows), self.rows)
         values, vectors = jnp.linalg.eigh(bracket(rows, rows) + jnp.diag(jnp.where(keep, 0.0, 1.0).astype(rows.dtype)))
-        return combine((vectors / jnp.sqrt(values)) @ vectors.T, rows) * keep[:, None]
+        return combine((vectors / jnp.sqrt(values)) @ vectors.T, rows) * keep[:, None], keep, lost
 
 
 @jax.tree_util.register_dataclass
@@ -100,9 +108,13 @@ class Extension:
         """The rows of a same-shaped array (images of the basis) that belong to this extension."""
         return jax.lax.dynamic_slice_in_dim(images, self.at, self.keep.shape[0], axis=0)
 
-    def write(self, images: Float[Array, "r S"], rows: Float[Array, "B S"]) -> Float[Array, "r S"]:
+    def write_rows(self, array: Float[Array, "r n"], rows: Float[Array, "B n"]) -> Float[Array, "r n"]:
         """Put rows in their place."""
-        return jax.lax.dynamic_update_slice_in_dim(images, rows, self.at, axis=0)
+        return jax.lax.dynamic_update_slice_in_dim(array, rows, self.at, axis=0)
+
+    def write_columns(self, array: Float[Array, "n r"], columns: Float[Array, "n B"]) -> Float[Array, "n r"]:
+        """Put columns in their place."""
+        return jax.lax.dynamic_update_slice_in_dim(array, columns, self.at, axis=1)
 
 
 def _fix_signs(axes: Float[Array, "B B"]) -> Float[Array, "B B"]:
@@ -111,11 +123,7 @@ def _fix_signs(axes: Float[Array, "B B"]) -> Float[Array, "B B"]:
     return axes * jnp.where(largest < 0, -1.0, 1.0).astype(axes.dtype)
 
 
-def pad_rows(array: Float[Array, "r S"], capacity: int) -> Float[Array, "r2 S"]:
-    """Zero rows up to `capacity`."""
-    return jnp.pad(array, ((0, capacity - array.shape[0]), (0, 0)))
-
-
-def pad_columns(array: Float[Array, "P r"], capacity: int) -> Float[Array, "P r2"]:
-    """Zero columns up to `capacity`."""
-    return jnp.pad(array, ((0, 0), (0, capacity - array.shape[1])))
+def pad(array: Float[Array, "n m"], rows: int | None = None, columns: int | None = None) -> Float[Array, "n2 m2"]:
+    """Zeros up to so many rows and columns; None leaves a dimension as it is."""
+    n, m = array.shape
+    return jnp.pad(array, ((0, (rows or n) - n), (0, (columns or m) - m)))

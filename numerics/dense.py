@@ -27,9 +27,9 @@ class DenseInput:
         """Nothing lies below the inputs."""
         return self, None
 
-    def learn(self, update: Float[Array, "P N"], v: None = None) -> DenseInput:
-        """W += Σ_ν update_ν x_νᵀ/√D."""
-        return replace(self, W=self.W + _product(update.T, self.inputs) / jnp.sqrt(self.inputs.shape[1]))
+    def learn(self, rates: Float[Array, "P"], g_tilde: Float[Array, "P N"], v: None = None) -> DenseInput:
+        """W += Σ_ν rates_ν g̃_ν x_νᵀ/√D."""
+        return replace(self, W=self.W + _product(g_tilde.T * rates, self.inputs) / jnp.sqrt(self.inputs.shape[1]))
 
     def probe(self, inputs: Float[Array, "K D"]) -> Float[Array, "K N"]:
         """W x/√D of any inputs."""
@@ -56,9 +56,9 @@ class DenseMatrix:
         transported = true if g is g_tilde else down(self.W, g_tilde)
         return self, Carried(true, transported, down(self.W0, g_tilde), down(self.V, g_tilde))
 
-    def learn(self, update: Float[Array, "P N"], v: Float[Array, "P N"]) -> DenseMatrix:
-        """W += Σ_ν update_ν v_νᵀ/√N."""
-        return replace(self, W=self.W + _product(update.T, v) / jnp.sqrt(v.shape[1]))
+    def learn(self, rates: Float[Array, "P"], g_tilde: Float[Array, "P N"], v: Float[Array, "P N"]) -> DenseMatrix:
+        """W += Σ_ν rates_ν g̃_ν v_νᵀ/√N."""
+        return replace(self, W=self.W + _product(g_tilde.T * rates, v) / jnp.sqrt(v.shape[1]))
 
     def probe(self, v: Float[Array, "K N"]) -> Float[Array, "K N"]:
         """W v/√N."""
@@ -82,9 +82,9 @@ class DenseReadout:
         """g^{L+1} = 1: the fields are the vectors themselves."""
         return self, Carried(self.w, self.w, self.w0, self.v)
 
-    def learn(self, update: Float[Array, "P 1"], v: Float[Array, "P N"]) -> DenseReadout:
-        """w += Σ_ν update_ν v_ν."""
-        return replace(self, w=self.w + _product(update.T, v))
+    def learn(self, rates: Float[Array, "P"], g_tilde: None, v: Float[Array, "P N"]) -> DenseReadout:
+        """w += Σ_ν rates_ν v_ν."""
+        return replace(self, w=self.w + _product(rates[None], v))
 
     def probe(self, v: Float[Array, "K N"]) -> Float[Array, "K"]:
         """w·v/N."""

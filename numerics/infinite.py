@@ -28,7 +28,8 @@ class Layout:
         inputs: rank r0 of the inputs.
         block: directions that one step can add to a basis.
         independent: for the hidden matrices 1…L−1, whether V^ℓ exists.
-        responds, feeds_back: for the hidden matrices, whether forward images are conditioned, and W carries feedback.
+        feeds_back: for them, whether W^ℓ carries feedback, so that forward images must be conditioned.
+        wants: for them, the fields that must come down: "true" for the observables, and what the rule's feedback uses.
         responses: False switches all conditioning off.
     """
 
@@ -38,6 +39,7 @@ class Layout:
     gated: bool
     independent: tuple[bool, ...]
     feeds_back: tuple[bool, ...]
+    wants: tuple[tuple[str, ...], ...]
     responses: bool
 
     @staticmethod
@@ -46,7 +48,8 @@ class Layout:
         hidden = range(1, rule.depth)
         return Layout(
             rule.depth, _coordinates(p)[0].shape[1], p.P * (1 if rule.gradient else 2), rule.gated,
-            tuple(rule.uses(l, "independent") for l in hidden), tuple(rule.feeds_back(l) for l in hidden), responses,
+            tuple(rule.uses(l, "independent") for l in hidden), tuple(rule.feeds_back(l) for l in hidden),
+            tuple(_wanted(rule, l) for l in hidden), responses,
         )  # fmt: skip
 
     @property
@@ -115,17 +118,21 @@ def start(p: Problem, rule: Dynamics, innovations: Innovations, layout: Layout, 
 
 def _hidden(l: int, drawn, layout: Layout, rule: Dynamics, basis: Basis, span: BackwardSpan, put) -> LazyMatrix:
     room, P = basis.rows.shape[0], span.g.shape[0]
-    feeds_back = layout.feeds_back[l]
+    small = lambda: jnp.zeros((room, room), basis.rows.dtype)
     return LazyMatrix(
         basis=basis,
-        X=put(drawn[0]),
-        M=jnp.zeros_like(basis.rows),
+        Xi=put(drawn[0]),
         a=jnp.zeros((P, room), basis.rows.dtype),
         span=span,
-        Y=put(drawn[1]),
+        Upsilon=put(drawn[1]),
         V=put(drawn[2]) if layout.independent[l] else None,
-        fed_back=jnp.zeros((room, room), basis.rows.dtype) if feeds_back and not rule.gradient else None,
-        responds=feeds_back and layout.responses,
+        N=small(),
+        A=small(),
+        B=small(),
+        D=small(),
+        fed_back=small() if layout.feeds_back[l] and not rule.gradient else None,
+        wants=layout.wants[l],
+        responds=layout.feeds_back[l] and layout.responses,
         conditions=layout.responses,
     )
 
@@ -143,6 +150,11 @@ def grow(state: State, innovations: Innovations, layout: Layout, room: int, larg
     a = jnp.pad(readout.a, ((0, 0), (0, larger - room)))
     grown.append(replace(readout, basis=readout.basis.padded(larger), a=a))
     return replace(state, matrices=tuple(grown))
+
+
+def _wanted(rule: Dynamics, l: int) -> tuple[str, ...]:
+    used = () if rule.gradient else tuple(name for name in ("transported", "initial") if rule.uses(l, name))
+    return ("true", *used)
 
 
 def _coordinates(p: Problem) -> tuple[np.ndarray, np.ndarray]:

@@ -13,12 +13,14 @@ class Carried(NamedTuple):
     Attributes:
         true: W(t)ᵀ g.
         transported: W(t)ᵀ g̃.
-        initial: W(0)ᵀ g̃, or None where the matrix does not keep W(0).
-        independent: Vᵀ g̃, or None without V.
+        initial: W(0)ᵀ g̃.
+        independent: Vᵀ g̃.
+
+    Fields that the rule does not use may be None.
     """
 
     true: Float[Array, "P N"]
-    transported: Float[Array, "P N"]
+    transported: Float[Array, "P N"] | None
     initial: Float[Array, "P N"] | None
     independent: Float[Array, "P N"] | None
 
@@ -37,6 +39,6 @@ class WeightMatrix(Protocol):
         """The fields that g and g̃ become below."""
         ...
 
-    def learn(self, update: Any, v: Any) -> Self:
-        """W += Σ_ν update_ν v_νᵀ (over the width)."""
+    def learn(self, rates: Float[Array, "P"], g_tilde: Any, v: Any) -> Self:
+        """W += Σ_ν rates_ν g̃_ν v_νᵀ (over the width), with the g̃ and v of the last `transpose` and `forward`."""
         ...

@@ -3,10 +3,15 @@
 A matrix W with i.i.d. standard normal entries (acting as W v/√N) is known only through its images. Conditioned on X = W Q and Y = Wᵀ P,
 a vector q orthogonal to Q has the image
 
-    W q = ξ − P⟨P ξ⟩ + P⟨Y q⟩,     ξ fresh standard normals,
+    W q = ξ + P (⟨Y q⟩ − ⟨P ξ⟩),     ξ fresh standard normals,
 
-and Wᵀ p the mirror image. The last term is the response term of mean-field theory, A·g forward and B·φ backward. Learning adds a
-matrix of low rank in the same basis. `dense.py` has the dense counterparts with the same methods.
+and Wᵀ p = υ + Q (⟨X p⟩ − ⟨Q υ⟩) is the mirror image. The term with ⟨Y q⟩ is the response term of mean-field theory, A·g forward and
+B·φ backward. Learning adds a matrix of low rank in the same two bases. So W(t) is kept as innovations and small matrices,
+
+    W(t) v = c Ξ + c (A + D) P,    W(t)ᵀ g = d Υ + d (B + D)ᵀ Q,    c = ⟨v Q⟩, d = ⟨g P⟩,
+
+A and B being what conditioning, D what learning made. Since a new q is orthogonal to Q, ⟨Y q⟩ = ⟨Υ q⟩: images are never formed.
+`dense.py` has the dense counterparts with the same methods.
 
 Source: Bolthausen 2014 (conditioning of Gaussian matrices); THEORY section 5.
 """
@@ -19,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .basis import Basis, Extension, bracket, combine, pad_columns, pad_rows
+from .basis import Basis, Extension, bracket, combine, pad
 from .protocol import Carried
 
 
@@ -50,7 +55,10 @@ class BackwardSpan:
     def padded(self, capacity: int) -> BackwardSpan:
         """The same with room for more."""
         return replace(
-            self, basis=self.basis.padded(capacity), g=pad_columns(self.g, capacity), g_tilde=pad_columns(self.g_tilde, capacity)
+            self,
+            basis=self.basis.padded(capacity),
+            g=pad(self.g, columns=capacity),
+            g_tilde=pad(self.g_tilde, columns=capacity),
         )
 
 
@@ -77,9 +85,9 @@ class LazyInput:
         """Nothing lies below the inputs: the fields are only recorded."""
         return replace(self, span=self.span.take(g, g_tilde)[0]), None
 
-    def learn(self, update: Float[Array, "P S"], v: None = None) -> LazyInput:
-        """W += Σ_ν update_ν x_νᵀ in the coordinates of the span."""
-        return replace(self, images=self.images + combine(self.coordinates.T, update))
+    def learn(self, rates: Float[Array, "P"], g_tilde: Float[Array, "P S"], v: None = None) -> LazyInput:
+        """W += Σ_ν rates_ν g̃_ν x_νᵀ in the coordinates of the span."""
+        return replace(self, images=self.images + combine(self.coordinates.T * rates, g_tilde))
 
     def probe(self, coordinates: Float[Array, "K r0"], beyond: Float[Array, "K"], xi: Float[Array, "S"]) -> Float[Array, "K S"]:
         """Images of further inputs: coordinates on the span, and the norm of what lies beyond it along fresh normals."""
@@ -89,103 +97,121 @@ class LazyInput:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LazyMatrix:
-    """A hidden matrix: forward basis Q with images X and learned part M, backward basis P with images Y (and V's, independent of W).
+    """A hidden matrix: forward basis Q, backward basis P, innovations of both, and small matrices (see the module's docstring).
 
     Attributes:
         basis: Q, the features seen so far.
-        X: W(0) Q; rows not yet used hold the innovations ξ that they will be made from.
-        M: the learned part of W on Q.
+        Xi: Ξ, one innovation for each row of Q.
         a: coefficients of the current features.
         span: P and the coefficients of the current gradient fields.
-        Y: W(0)ᵀ P, innovations beyond.
+        Upsilon: Υ, one innovation for each row of P.
         V: Vᵀ P for the independent feedback matrix, where the rule has one.
+        N: ⟨Q Υᵀ⟩.
+        A, B: responses: what conditioning adds to forward images along P, and to backward images along Q.
+        D: what was learned.
         fed_back: projector, in the coordinates of P, on the span of the g̃ that W carried back into the dynamics; None where that
             is all of P.
+        wants: fields that the rule and the observables need: "true", "transported", "initial".
         responds: whether forward images are conditioned on the backward ones (the response A).
         conditions: whether backward images are conditioned on the forward ones (the response B).
-        feeds_back: whether W itself carries g̃ down.
     """
 
     basis: Basis
-    X: Float[Array, "r S"]
-    M: Float[Array, "r S"]
+    Xi: Float[Array, "r S"]
     a: Float[Array, "P r"]
     span: BackwardSpan
-    Y: Float[Array, "q S"]
+    Upsilon: Float[Array, "q S"]
     V: Float[Array, "q S"] | None
+    N: Float[Array, "r q"]
+    A: Float[Array, "r q"]
+    B: Float[Array, "r q"]
+    D: Float[Array, "r q"]
     fed_back: Float[Array, "q q"] | None
+    wants: tuple[str, ...] = field(metadata={"static": True})
     responds: bool = field(metadata={"static": True})
     conditions: bool = field(metadata={"static": True})
 
     def forward(self, v: Float[Array, "P S"]) -> tuple[LazyMatrix, Float[Array, "P S"]]:
-        """W(t) v = (X + M) c."""
+        """W(t) v = c Ξ + c (A + D) P."""
         basis, c, new = self.basis.extend(v, self.span.tol)
-        X = new.write(self.X, self._forward_images(new))
-        return replace(self, basis=basis, X=X, a=c), combine(c, X) + combine(c, self.M)
+        P = self.span.basis
+        nothing = jnp.zeros((v.shape[0], P.rows.shape[0]), v.dtype)
 
-    def _forward_images(self, new: Extension) -> Float[Array, "P S"]:
-        xi = new.pending(self.X)
-        if not self.responds:
-            return xi
-        # ξ − P⟨P ξ⟩ + P⟨Y q⟩
-        image = lambda: xi + combine(self._restrict(bracket(new.rows, self.Y) - bracket(xi, self.span.basis.rows)), self.span.basis.rows)
-        return jnp.where(new.keep[:, None], jax.lax.cond(jnp.any(new.keep), image, lambda: xi), xi)
+        def images():
+            met = bracket(new.rows, self.Upsilon)
+            if not self.responds:
+                return met, nothing
+            drawn = bracket(new.pending(self.Xi), P.rows)
+            return met, self._restrict((met - drawn) * P.used()) * new.keep[:, None]
+
+        met, response = jax.lax.cond(jnp.any(new.keep), images, lambda: (nothing, nothing))
+        A = new.write_rows(self.A, response)
+        matrix = replace(self, basis=basis, a=c, N=new.write_rows(self.N, met), A=A)
+        return matrix, combine(c, self.Xi) + combine(c @ (A + self.D), P.rows)
 
     def _restrict(self, d: Float[Array, "n q"]) -> Float[Array, "n q"]:
         return d if self.fed_back is None else d @ self.fed_back
 
     def transpose(self, g: Float[Array, "P S"], g_tilde: Float[Array, "P S"]) -> tuple[LazyMatrix, Carried]:
-        """Wᵀ g and the feedback fields of g̃, each only computed where it is used."""
+        """Wᵀ g = d Υ + d (B + D)ᵀ Q, and the feedback fields of g̃."""
         span, new = self.span.take(g, g_tilde)
-        Y = new.write(self.Y, self._backward_images(new))
-        initial = combine(span.g_tilde, Y)
-        # (M Qᵀ)ᵀ g = Q⟨M g⟩
-        learned = lambda field: combine(bracket(field, self.M), self.basis.rows)
-        if span.same:
-            true = transported = initial + learned(g)
-        else:
-            both = learned(jnp.concatenate([g, g_tilde]))
-            true, transported = combine(span.g, Y) + both[: g.shape[0]], initial + both[g.shape[0] :]
-        independent = None if self.V is None else combine(span.g_tilde, self.V)
-        fed_back = None if self.fed_back is None else _enlarge(self.fed_back, span.g_tilde, span.tol)
-        return replace(self, span=span, Y=Y, fed_back=fed_back), Carried(true, transported, initial, independent)
+        Q = self.basis
+        nothing = jnp.zeros((Q.rows.shape[0], new.rows.shape[0]), g.dtype)
 
-    def _backward_images(self, new: Extension) -> Float[Array, "P S"]:
-        xi = new.pending(self.Y)
-        if not self.conditions:
-            return xi
-        # ξ − Q⟨Q ξ⟩ + Q⟨X p⟩
-        image = lambda: xi + combine(bracket(new.rows, self.X) - bracket(xi, self.basis.rows), self.basis.rows)
-        return jnp.where(new.keep[:, None], jax.lax.cond(jnp.any(new.keep), image, lambda: xi), xi)
+        def images():
+            met = bracket(Q.rows, new.pending(self.Upsilon))
+            if not self.conditions:
+                return met, nothing
+            return met, (bracket(self.Xi, new.rows) - met) * Q.used()[:, None] * new.keep
 
-    def learn(self, update: Float[Array, "P S"], v: Float[Array, "P S"]) -> LazyMatrix:
-        """W += Σ_ν update_ν v_νᵀ/N, with v the features of the last `forward`: M += cᵀ update."""
-        return replace(self, M=self.M + combine(self.a.T, update))
+        met, response = jax.lax.cond(jnp.any(new.keep), images, lambda: (nothing, nothing))
+        B = new.write_columns(self.B, response)
+        matrix = replace(self, span=span, N=new.write_columns(self.N, met), B=B)
+        if self.fed_back is not None:
+            matrix = replace(matrix, fed_back=_enlarge(self.fed_back, span.g_tilde, span.tol))
+        return matrix, matrix._carry()
+
+    def _carry(self) -> Carried:
+        """All the fields that are wanted, in one pass over Υ and Q."""
+        now, then = self.B + self.D, self.B
+        inputs = {"true": (self.span.g, now), "transported": (self.span.g_tilde, now), "initial": (self.span.g_tilde, then)}
+        d = jnp.concatenate([inputs[name][0] for name in self.wants])
+        along = jnp.concatenate([inputs[name][0] @ inputs[name][1].T for name in self.wants])
+        fields = jnp.split(combine(d, self.Upsilon) + combine(along, self.basis.rows), len(self.wants))
+        found = dict(zip(self.wants, fields, strict=True))
+        transported = found["true"] if self.span.same else found.get("transported")
+        independent = None if self.V is None else combine(self.span.g_tilde, self.V)
+        return Carried(found["true"], transported, found.get("initial"), independent)
+
+    def learn(self, rates: Float[Array, "P"], g_tilde: Float[Array, "P S"], v: Float[Array, "P S"]) -> LazyMatrix:
+        """W += Σ_ν rates_ν g̃_ν v_νᵀ/N for the fields of the last `transpose` and `forward`: D += aᵀ diag(rates) g̃."""
+        return replace(self, D=self.D + (self.a.T * rates) @ self.span.g_tilde)
 
     def probe(self, v: Float[Array, "K S"], xi: Float[Array, "S"]) -> Float[Array, "K S"]:
         """W(t) v for vectors that leave no trace: the residual's image is drawn along ξ and conditioned, but not kept."""
+        P = self.span.basis
         c = bracket(v, self.basis.rows)
-        residual = v - combine(c, self.basis.rows)
-        norm = jnp.sqrt(jnp.mean(residual * residual, axis=1, keepdims=True))
-        image = combine(c, self.X) + combine(c, self.M) + norm * xi
-        if not self.responds:
-            return image
-        P = self.span.basis.rows
-        return image + combine(self._restrict(bracket(residual, self.Y) - norm * bracket(xi[None], P)), P)
+        norm = jnp.sqrt(jnp.maximum(jnp.mean(v * v, axis=1) - jnp.sum(c * c, axis=1), 0.0))[:, None]
+        along = c @ (self.A + self.D)
+        if self.responds:
+            # for the residual v − c Q: ⟨Υ (v − c Q)⟩ − norm ⟨P ξ⟩
+            met = bracket(v, self.Upsilon) - c @ self.N
+            along = along + self._restrict((met - norm * bracket(xi[None], P.rows)) * P.used())
+        return combine(c, self.Xi) + combine(along, P.rows) + norm * xi
 
     def padded(self, forward: Float[Array, "n S"], backward: Float[Array, "k S"], independent: Float[Array, "k S"] | None) -> LazyMatrix:
         """Room for n more forward and k more backward directions, with the innovations for them."""
-        r, q = self.X.shape[0] + forward.shape[0], self.Y.shape[0] + backward.shape[0]
+        r, q = self.Xi.shape[0] + forward.shape[0], self.Upsilon.shape[0] + backward.shape[0]
         return replace(
             self,
             basis=self.basis.padded(r),
-            X=jnp.concatenate([self.X, forward]),
-            M=pad_rows(self.M, r),
-            a=pad_columns(self.a, r),
+            Xi=jnp.concatenate([self.Xi, forward]),
+            a=pad(self.a, columns=r),
             span=self.span.padded(q),
-            Y=jnp.concatenate([self.Y, backward]),
+            Upsilon=jnp.concatenate([self.Upsilon, backward]),
             V=None if self.V is None or independent is None else jnp.concatenate([self.V, independent]),
-            fed_back=None if self.fed_back is None else pad_columns(pad_rows(self.fed_back, q), q),
+            fed_back=None if self.fed_back is None else pad(self.fed_back, q, q),
+            **{name: pad(getattr(self, name), r, q) for name in ("N", "A", "B", "D")},
         )
 
 
@@ -210,9 +236,9 @@ class LazyReadout:
         """g^{L+1} = 1: the fields are the vectors themselves."""
         return self, Carried(self.w, self.w, self.w0, self.v)
 
-    def learn(self, update: Float[Array, "P 1"], v: Float[Array, "P S"]) -> LazyReadout:
-        """w += Σ_ν update_ν v_ν."""
-        return replace(self, w=self.w + combine(update.T, v))
+    def learn(self, rates: Float[Array, "P"], g_tilde: None, v: Float[Array, "P S"]) -> LazyReadout:
+        """w += Σ_ν rates_ν v_ν."""
+        return replace(self, w=self.w + combine(rates[None], v))
 
     def probe(self, v: Float[Array, "K S"]) -> Float[Array, "K"]:
         """⟨w v⟩ for vectors that leave no trace."""

@@ -191,16 +191,12 @@ def _feedback_field(rule: Dynamics, l: int, coefficients, sigma_w, carried, dire
 def learn(state: State, a, g_tilde, Delta: Float[Array, "P"], rule: Dynamics, scales: Scales) -> State:
     """W^ℓ += c0 σ_w Σ_μ Δ_μ g̃^{ℓ+1}_μ a^{ℓ}_μᵀ, b^ℓ += c0 σ_b Σ_μ Δ_μ g̃^{ℓ+1}_μ, c0 = ηγ0/P."""
     sigma_w, sigma_b = rule.module.scales(**scales.parameters)
-    rate = scales.eta * scales.gamma0 / scales.y.shape[0]
-    driven = [Delta[:, None] * field for field in (*g_tilde, jnp.ones((1, 1), Delta.dtype))]
-    features = (None, *a)
+    rates = scales.eta * scales.gamma0 / scales.y.shape[0] * Delta
     matrices = tuple(
-        matrix.learn(rate * sigma_w * update, v) for matrix, update, v in zip(state.matrices, driven, features, strict=True)
+        matrix.learn(sigma_w * rates, field, v)
+        for matrix, field, v in zip(state.matrices, (*g_tilde, None), (None, *a), strict=True)
     )
-    biases = tuple(
-        bias + rate * sigma_b * jnp.sum(update, axis=0, keepdims=True)
-        for bias, update in zip(state.biases, driven[:-1] if rule.biased else [], strict=True)
-    )
+    biases = tuple(bias + sigma_b * (rates @ field)[None] for bias, field in zip(state.biases, g_tilde, strict=False))
     # f moves by σ_b times the readout bias over γ0, hence the missing γ0
     readout_bias = state.readout_bias + scales.eta / scales.y.shape[0] * sigma_b**2 * jnp.sum(Delta)
     return replace(state, matrices=matrices, biases=biases, readout_bias=readout_bias, t=state.t + 1)

@@ -1,0 +1,49 @@
+"""One hidden linear layer: the limit closes on W⁰ᵀw/N, W⁰ᵀW⁰/N and |w|²/N, so the solver can be checked without sampling error."""
+
+from __future__ import annotations
+
+import numpy as np
+from derive import GD, MLP
+from numerics import Problem, solve_dmft
+
+
+def exact(p: Problem):
+    """f and Φ¹ at all times, from the closed recursion of discrete gradient descent."""
+    D, rate = p.D, p.eta * p.gamma0 / p.P
+    overlap, gram, norm = np.zeros(D), np.eye(D), 1.0  # Wᵀw/N, WᵀW/N, |w|²/N
+    f, Phi = [], []
+    for _ in range(p.steps):
+        f.append(p.X @ overlap / np.sqrt(D) / p.gamma0)
+        Phi.append(p.X @ gram @ p.X.T / D)
+        s = rate * (p.y - f[-1]) @ p.X / np.sqrt(D)
+        # W ← W + w sᵀ, w ← w + W s
+        overlap, gram, norm = (
+            overlap + gram @ s + s * norm + s * (overlap @ s),
+            gram + np.outer(overlap, s) + np.outer(s, overlap) + norm * np.outer(s, s),
+            norm + 2 * overlap @ s + s @ gram @ s,
+        )
+    return np.array(f), np.array(Phi)
+
+
+def test_linear_network_is_exact_within_errors():
+    random = np.random.default_rng(3)
+    p = Problem(random.normal(size=(4, 9)), random.normal(size=4), gamma0=2.0, eta=0.3, steps=40)
+    f, Phi = exact(p)
+    sol = solve_dmft(p, GD(), MLP(1, "linear"), samples=8192, replicas=8)
+    # t distribution with seven degrees of freedom, 160 correlated numbers
+    assert np.abs((sol.f - f)[1:] / sol.f_se[1:]).max() < 6
+    assert np.linalg.norm(sol.f - f) < 5e-3 * np.linalg.norm(f)
+    assert np.abs(sol.Phi[1].block(-1, -1) - Phi[-1]).max() < 6 * sol.Phi[1].block_se(-1, -1).max()
+    # features live in the span of four inputs' fields and w: nothing else may enter the bases
+    assert max(map(max, sol.stats["rank_forward"])) <= 5
+
+
+def test_error_falls_faster_than_monte_carlo():
+    random = np.random.default_rng(3)
+    p = Problem(random.normal(size=(3, 9)), random.normal(size=3), gamma0=1.0, eta=0.3, steps=20)
+    f, _ = exact(p)
+    error = lambda S, kind: np.sqrt(
+        np.mean([(solve_dmft(p, GD(), MLP(1, "linear"), S, 1, seed, sampling=kind).f - f) ** 2 for seed in range(6)])
+    )
+    assert error(4096, "sobol") < 0.3 * error(4096, "plain")
+    assert error(4096, "sobol") < 0.5 * error(256, "sobol")
