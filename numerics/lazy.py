@@ -42,7 +42,7 @@ def solve_lazy(
     """
     bound, values = dynamics(rule, net, parameters)
     kernel = jaxify(rule.lazy_kernel(net))
-    used = {name: values[name] for name in kernel.PARAMETERS}
+    used = {name: values[name] for name in kernel.parameters}
     K = np.asarray(kernel(p.X, **used), dtype=float)
     K_test = None if p.X_test is None else np.asarray(kernel(p.X_test, p.X, **used), dtype=float)
     f, f_test = _train(p, K, K_test)
