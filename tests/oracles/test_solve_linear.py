@@ -1,0 +1,79 @@
+"""The exact solver of linear units against wide networks written in numpy, and against the sampling solver."""
+
+import numpy as np
+import pytest
+
+from derive import FA, GD, MLP, Feedback, Hebb, Rule, alpha, dphi, h, rho, sqrt, z
+from numerics import Problem, solve_dmft
+from numerics.linear import solve_linear
+
+RHO = 0.6
+X = np.array([[1.2, -0.4, 0.8], [0.5, 0.9, -0.7]])
+PROBLEM = Problem(X, np.array([1.0, -0.5]), gamma0=1.5, eta=0.3, steps=10, X_test=np.array([[0.3, 1.0, 0.4]]))
+MIXTURE = Rule("GD and DFA", dphi(h) * z, Feedback(transported=alpha, direct=sqrt(1 - alpha**2)))
+
+
+def network(seed, N, feedback):
+    """f(t) of one linear network with two hidden layers, trained by GD ("gd") or by FA with correlation RHO ("fa")."""
+    p, rng = PROBLEM, np.random.default_rng(seed)
+    W0, W1, w = rng.standard_normal((N, p.D)), rng.standard_normal((N, N)), rng.standard_normal(N)
+    V, v = rng.standard_normal((N, N)), rng.standard_normal(N)
+    rest = np.sqrt(1 - RHO**2)
+    B, b = RHO * W1 + rest * V, RHO * w + rest * v
+    rate, record = p.eta * p.gamma0 / p.P, []
+    for _ in range(p.steps):
+        h1 = p.X @ W0.T / np.sqrt(p.D)
+        h2 = h1 @ W1.T / np.sqrt(N)
+        record.append(h2 @ w / (p.gamma0 * N))
+        error = p.y - (record[-1] - record[0])
+        g2 = np.tile(w if feedback == "gd" else b, (p.P, 1))
+        g1 = g2 @ (W1 if feedback == "gd" else B) / np.sqrt(N)
+        W0 = W0 + rate / np.sqrt(p.D) * (error[:, None] * g1).T @ p.X
+        W1 = W1 + rate / np.sqrt(N) * (error[:, None] * g2).T @ h1
+        w = w + rate * error @ h2
+    return np.array(record) - record[0]
+
+
+@pytest.mark.parametrize(("feedback", "rule"), [("gd", GD()), ("fa", FA(RHO))])
+def test_wide_networks_average_to_the_exact_solution(feedback, rule):
+    """z-scores within ±4 at the times t > 0; without the responses they are not."""
+    runs = np.stack([network(seed, 800, feedback) for seed in range(40)])
+    error = runs.std(axis=0, ddof=1)[1:] / np.sqrt(len(runs))
+    score = lambda solution: np.max(np.abs(runs.mean(axis=0)[1:] - solution.f[1:]) / error)
+    net = MLP(2, "linear")
+    assert score(solve_linear(PROBLEM, rule, net)) < 4
+    assert score(solve_linear(PROBLEM, rule, net, responses=False)) > 8
+
+
+@pytest.mark.parametrize("rule", [FA([0.3, 0.9]), Hebb(), MIXTURE], ids=lambda r: r.name)
+def test_the_sampling_solver_agrees_within_its_errors(rule):
+    net, values = MLP(2, "linear", sigma_w=0.9, sigma_b=0.5), {"alpha": 0.6} if rule is MIXTURE else {}
+    exact = solve_linear(PROBLEM, rule, net, parameters=values)
+    sampled = solve_dmft(PROBLEM, rule, net, samples=512, replicas=4, parameters=values)
+    for name in ("f", "f_test", "entk"):
+        # four replicas know their own error to a factor of two, and a finite sample is biased by a percent
+        error = 5 * getattr(sampled, name + "_se") + 0.01 * np.max(np.abs(getattr(exact, name)))
+        assert np.all(np.abs(getattr(exact, name) - getattr(sampled, name)) < error), name
+
+
+def test_standard_errors_are_zero_and_causality_holds():
+    net = MLP(3, "linear")
+    solution = solve_linear(PROBLEM, FA(rho), net, parameters={"rho": 0.4})
+    shorter = solve_linear(Problem(X, PROBLEM.y, gamma0=1.5, eta=0.3, steps=4), FA(rho), net, parameters={"rho": 0.4})
+    assert np.all(solution.f_se == 0) and np.all(solution.entk_se == 0)
+    assert np.allclose(solution.f[:4], shorter.f, atol=1e-13)
+    assert np.allclose(solution.G_tilde[2].block(3, 1), shorter.G_tilde[2].block(3, 1), atol=1e-13)
+
+
+def test_a_test_point_equal_to_a_training_point_is_predicted_as_it():
+    p = Problem(X, PROBLEM.y, gamma0=1.5, eta=0.3, steps=8, X_test=X)
+    for rule in (GD(), FA(0.5), Hebb()):
+        solution = solve_linear(p, rule, MLP(3, "linear", sigma_b=0.4))
+        assert np.allclose(solution.f, solution.f_test, atol=1e-12)
+
+
+def test_what_it_refuses():
+    with pytest.raises(ValueError, match="rho is symbolic"):
+        solve_linear(PROBLEM, FA(rho), MLP(2, "linear"))
+    with pytest.raises(ValueError, match="not linear in h"):
+        solve_linear(PROBLEM, GD(), MLP(2, "relu"))
