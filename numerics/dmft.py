@@ -72,6 +72,9 @@ def solve_dmft(
     """
     samples = positive_integer("samples", samples, "a number of single-site samples")
     replicas = positive_integer("replicas", replicas, "a number of independent replicas")
+    for name, value in (("capacity", capacity), ("chunk", chunk)):
+        if value is not None:
+            positive_integer(name, value, "a number of directions" if name == "capacity" else "a number of steps")
     bound, values = dynamics(rule, net, parameters)
     kind = real_type(dtype)
     tolerance = _tolerance(tol, kind)

@@ -1,0 +1,57 @@
+"""Bad input gets an error that names the value, the reason and the remedy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from derive import GD, MLP
+from numerics import Problem, solve_dmft, train_finite
+
+X, y = np.ones((3, 2)), np.ones(3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"X": np.array([[1.0, np.nan]]), "y": [1.0]}, r"X\[0, 1\] is nan"),
+        ({"X": np.ones(3)}, r"X has shape \(3,\).*reshape"),
+        ({"X": np.ones((0, 2)), "y": np.ones(0)}, "at least one example"),
+        ({"X": [["a", "b"]]}, "not an array of real numbers"),
+        ({"y": np.ones(4)}, "y has 4 entries but X has 3 rows"),
+        ({"y": np.ones((3, 2))}, "several outputs are not supported yet"),
+        ({"y": np.ones((3, 1))}, "give y.ravel()"),
+        ({"eta": 0}, "eta=0 cannot be a learning rate"),
+        ({"eta": -0.1}, "eta=-0.1"),
+        ({"eta": "fast"}, "eta='fast' is not a number"),
+        ({"gamma0": 0.0}, "gamma0=0.0.*solve_lazy"),
+        ({"gamma0": np.inf}, "gamma0=inf"),
+        ({"steps": 0}, "steps=0"),
+        ({"steps": 2.5}, "steps=2.5"),
+        ({"X_test": np.ones((2, 3))}, "D=3 columns but X has D=2"),
+        ({"y_test": np.ones(2)}, "y_test is given without X_test"),
+        ({"X_test": np.ones((2, 2)), "y_test": np.ones(3)}, "y_test has 3 entries but X_test has 2 rows"),
+    ],
+)
+def test_problem(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Problem(**{"X": X, "y": y, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("solver", "options", "message"),
+    [
+        (solve_dmft, {"samples": 0}, "samples=0"),
+        (solve_dmft, {"samples": 10.5}, "samples=10.5"),
+        (solve_dmft, {"replicas": -1}, "replicas=-1"),
+        (solve_dmft, {"sampling": "halton"}, "sampling='halton'.*'sobol'"),
+        (solve_dmft, {"tol": 2.0}, "tol=2.0"),
+        (solve_dmft, {"dtype": "int32"}, "dtype='int32'"),
+        (solve_dmft, {"capacity": 0}, "capacity=0"),
+        (solve_dmft, {"chunk": -1}, "chunk=-1"),
+        (train_finite, {"width": "wide"}, "width='wide'"),
+        (train_finite, {"seeds": True}, "seeds=True"),
+    ],
+)
+def test_solvers(solver, options, message):
+    with pytest.raises(ValueError, match=message):
+        solver(Problem(X, y), GD(), MLP(1), **options)

@@ -1,0 +1,230 @@
+"""What must hold of every solution, whatever its numbers."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from derive import DFA, FA, GD, MLP, rho
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numerics import Problem, Solution, SolveFailed, solve_dmft, solve_lazy, train_finite
+from numerics.basis import Basis, bracket
+from numerics.dynamics import dynamics
+from numerics.infinite import Layout, start
+from numerics.random_matrix import LazyMatrix
+from numerics.sampling import Innovations
+
+NET = MLP(depth=2, activation="tanh")
+
+
+def problem(steps=8, order=slice(None), **options) -> Problem:
+    random = np.random.default_rng(11)
+    X, y = random.normal(size=(3, 7)), np.array([1.0, -0.5, 0.2])
+    return Problem(X[order], y[order], **{"gamma0": 1.2, "eta": 0.3, "steps": steps, **options})
+
+
+def solve(p=None, rule=None, **options) -> Solution:
+    return solve_dmft(p or problem(), rule or FA(0.5), NET, **{"samples": 128, "replicas": 2, **options})
+
+
+@pytest.fixture(scope="module")
+def solution() -> Solution:
+    return solve()
+
+
+def test_same_seed_same_numbers_other_seed_others(solution):
+    again, other = solve(), solve(seed=1)
+    np.testing.assert_array_equal(again.f, solution.f)
+    assert np.abs(other.f - solution.f).max() > 1e-4
+
+
+def test_result_does_not_depend_on_chunks(solution):
+    chunked = solve(chunk=3)
+    np.testing.assert_array_equal(chunked.f, solution.f)
+    np.testing.assert_array_equal(chunked.G_tilde[1].dense(), solution.G_tilde[1].dense())
+
+
+def test_result_does_not_depend_on_capacity(solution):
+    # other shapes, other order of summation: round-off
+    small = solve(capacity=7)
+    np.testing.assert_allclose(small.f, solution.f, atol=1e-10)
+    np.testing.assert_allclose(small.Phi[2].dense(), solution.Phi[2].dense(), atol=1e-8)
+
+
+def test_nothing_at_a_time_needs_anything_later(solution):
+    short = solve(problem(5))
+    np.testing.assert_allclose(short.f, solution.f[:5], atol=1e-10)
+    np.testing.assert_allclose(short.G[1].block(4, 2), solution.G[1].block(4, 2), atol=1e-8)
+
+
+def test_permuting_examples_permutes_the_solution(solution):
+    order = np.array([2, 0, 1])
+    permuted = solve(problem(order=order))
+    np.testing.assert_allclose(permuted.f, solution.f[:, order], atol=1e-7)
+    np.testing.assert_allclose(permuted.entk, solution.entk[:, order][:, :, order], atol=1e-6)
+
+
+def test_test_points_leave_no_trace(solution):
+    X_test = np.random.default_rng(0).normal(size=(4, 7))
+    seen = solve(problem(X_test=X_test, y_test=np.zeros(4)))
+    np.testing.assert_allclose(seen.f, solution.f, atol=1e-12)
+    assert seen.f_test.shape == (8, 4)
+    assert seen.test_loss.shape == (8,)
+
+
+def test_a_test_point_on_a_training_point_follows_it():
+    p = problem(X_test=problem().X)
+    sol = solve(p, GD())
+    np.testing.assert_allclose(sol.f_test, sol.f, atol=1e-3)
+    sim = train_finite(p, GD(), NET, width=64, seeds=2)
+    np.testing.assert_allclose(sim.f_test, sim.f, atol=1e-12)
+
+
+def test_kernels_are_symmetric_and_positive(solution):
+    for kernels in (solution.Phi, solution.G, solution.H):
+        for _, kernel in kernels.items():
+            dense = kernel.dense().reshape(24, 24)
+            np.testing.assert_allclose(dense, dense.T, atol=1e-12)
+            assert np.linalg.eigvalsh(dense).min() > -1e-10 * np.abs(dense).max()
+    np.testing.assert_array_equal(solution.Phi[0].block(3, 1), problem().Kx)
+    np.testing.assert_array_equal(solution.G[3].block(3, 1), np.ones((3, 3)))
+    with pytest.raises(IndexError, match="layer 4 is not there"):
+        solution.G[4]
+
+
+def test_gradient_descent_is_aligned_with_itself():
+    sol = solve(rule=GD())
+    np.testing.assert_allclose(sol.alignment, 1.0)
+    loss = np.mean(0.5 * (problem().y - sol.f) ** 2, axis=1)
+    assert np.all(np.diff(sol.loss) < 0)
+    np.testing.assert_allclose(loss, sol.loss, rtol=0.05)
+
+
+def test_full_feedback_correlation_is_not_gradient_descent_but_starts_as_it():
+    # ρ = 1 carries errors by W(0)ᵀ, gradient descent by W(t)ᵀ
+    fa, gd = solve(rule=FA(1)), solve(rule=GD())
+    np.testing.assert_allclose(fa.alignment[:, 0], 1.0, atol=1e-6)
+    assert np.abs(fa.f[-1] - gd.f[-1]).max() > 1e-4
+
+
+def test_small_gamma_meets_the_lazy_solution_quadratically():
+    net, rule = MLP(depth=2, activation="relu"), FA(0.5)
+    lazy = solve_lazy(problem(), rule, net)
+    # common random numbers: what is left at γ0 → 0 is sampling error, which the differences do not contain
+    f = {g: solve_dmft(problem(gamma0=g), rule, net, samples=4096, replicas=4) for g in (0.02, 0.2, 0.4)}
+    near, far = (np.linalg.norm(f[g].f - f[0.02].f) for g in (0.2, 0.4))
+    assert 3.2 < far / near < 4.8  # slope 2: a factor 4
+    np.testing.assert_allclose(f[0.02].f, lazy.f, atol=6 * f[0.02].f_se.max() + 1e-3)
+    assert np.abs(f[0.02].f - solve_lazy(problem(), FA(0.8), net).f).max() > 6 * f[0.02].f_se.max() + 1e-3
+
+
+take = jax.jit(Basis.extend)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.floats(1e-10, 1e-2))
+def test_bases_are_orthonormal_and_reproduce_what_they_took_in(seed, tol):
+    random, count = np.random.default_rng(seed), 3
+    basis = Basis.empty(24, 50, jnp.float64)
+    directions = random.normal(size=(5, 50))
+    for _ in range(4):
+        v = jnp.asarray(random.normal(size=(count, 5)) @ directions + tol * random.normal(size=(count, 50)))
+        basis, c, _ = take(basis, v, jnp.float64(tol))
+        n = int(basis.size)
+        np.testing.assert_allclose(bracket(basis.rows[:n], basis.rows[:n]), np.eye(n), atol=1e-12)
+        assert not np.any(np.asarray(basis.rows[n:]))
+        lost = np.mean((np.asarray(v) - np.asarray(c @ basis.rows)) ** 2, axis=1)
+        assert lost.max() <= count * tol * np.mean(np.asarray(v) ** 2, axis=1).max() * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("rule", [GD(), FA(1)])
+def test_transposes_are_adjoint(rule):
+    """⟨g, W v⟩ = ⟨Wᵀ g, v⟩, whatever was asked first."""
+    p = problem()
+    bound, _ = dynamics(rule, NET)
+    state, _ = start(p, bound, Innovations(200), Layout.of(p, bound), 40, jnp.float64, 1e-12)
+    W, forward, transpose = state.matrices[1], jax.jit(LazyMatrix.forward), jax.jit(LazyMatrix.transpose)
+    keys = jax.random.split(jax.random.key(0), 6)
+    fields = [jax.random.normal(key, (3, 200)) for key in keys]
+    pairs = []
+    for v, g in zip(fields[::2], fields[1::2], strict=True):
+        W, Wv = forward(W, v)
+        W, down = transpose(W, g, g)
+        pairs.append((v, Wv, g, down.true))
+    for v, _, _, _ in pairs:
+        for _, _, g, Wg in pairs:
+            _, image = forward(W, v)
+            np.testing.assert_allclose(bracket(g, image), bracket(Wg, v), atol=1e-10)
+
+
+def test_columns_of_innovations_depend_on_their_number_alone():
+    for kind in ("sobol", "moments", "plain"):
+        draw = Innovations(100, seed=3, replica=1, kind=kind)
+        whole = draw.rows(0, 150)
+        np.testing.assert_array_equal(draw.rows(60, 133), whole[60:133])
+        assert np.all(np.isfinite(whole))
+        assert np.abs(whole.mean(axis=1)).max() < 0.5
+        assert not np.array_equal(Innovations(100, seed=3, replica=2, kind=kind).rows(0, 2), whole[:2])
+    sobol = Innovations(1024).rows(0, 256)
+    correlation = sobol @ sobol.T / 1024
+    assert np.abs(correlation - np.eye(256)).max() < 0.2
+
+
+def test_a_solution_survives_the_disk(solution, tmp_path):
+    path = tmp_path / "solution.npz"
+    solution.save(path)
+    back = Solution.load(path)
+    assert repr(back) == repr(solution)
+    np.testing.assert_array_equal(back.G_tilde[2].dense(), solution.G_tilde[2].dense())
+    np.testing.assert_array_equal(back.loss_se, solution.loss_se)
+    np.testing.assert_array_equal(back.problem.X, solution.problem.X)
+    assert back.parameters == solution.parameters
+    assert [entry.name for entry in tmp_path.iterdir()] == ["solution.npz"]
+
+
+def test_damaged_and_foreign_files_are_named(solution, tmp_path):
+    path = tmp_path / "solution.npz"
+    solution.save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ValueError, match="truncated"):
+        Solution.load(path)
+    np.savez(path, x=np.ones(3))
+    with pytest.raises(ValueError, match="not a solution saved by lazyrich"):
+        Solution.load(path)
+    path.write_text("hello")
+    with pytest.raises(ValueError, match="cannot be read"):
+        Solution.load(path)
+
+
+def test_divergence_is_reported_with_a_learning_rate():
+    with pytest.raises(SolveFailed, match="stability limit.*try eta=") as failure:
+        solve(problem(steps=40, eta=60.0), GD())
+    assert failure.value.status in ("diverged", "non-finite")
+    partial = solve(problem(steps=40, eta=60.0), GD(), throw=False)
+    assert partial.status == failure.value.status
+
+
+def test_single_precision_is_close():
+    wide, narrow = solve(rule=GD(), samples=1024), solve(rule=GD(), samples=1024, dtype="float32")
+    assert narrow.settings["dtype"] == "float32"
+    np.testing.assert_allclose(narrow.f, wide.f, atol=5e-3)
+
+
+def test_symbolic_parameters_need_values():
+    with pytest.raises(ValueError, match=r"rho is symbolic.*FA\(0.3\)"):
+        solve(rule=FA(rho))
+    given_ = solve(rule=FA(rho), parameters={"rho": 0.5})
+    np.testing.assert_allclose(given_.f, solve(rule=FA(0.5)).f, atol=1e-9)
+    with pytest.raises(ValueError, match="does not contain"):
+        solve(rule=DFA(), parameters={"rho": 0.5})
+
+
+def test_figures_can_be_drawn(solution, tmp_path):
+    from numerics import plot_compare
+
+    solution.plot().savefig(tmp_path / "a.png")
+    plot_compare(solution, train_finite(problem(), FA(0.5), NET, width=32, seeds=2)).savefig(tmp_path / "b.png")
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+    assert (tmp_path / "b.png").stat().st_size > 10_000
