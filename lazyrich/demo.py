@@ -118,7 +118,7 @@ def run(folder: Path, scale: Scale = FULL, fresh: bool = False, screen: Console 
     figure = report.page(columns, data.y, data.y_test, *_headlines(scale))
     figures = report.save_figure(figure, folder)
     rows = [summary.row(entry.stem, entry.label, **found[entry.stem]) for entry in entries()]
-    screen.print(summary.table(rows, scale.steps))
+    screen.print(summary.table(rows, scale.steps, scale.width))
     seconds = perf_counter() - start
     (folder / "report.md").write_text(summary.markdown(rows, scale, kernels, store.seconds, seconds), encoding="utf-8")
     record = {"scale": vars(scale) | {"classes": list(scale.classes)}, "rules": rows, "seconds": round(seconds, 1)}
