@@ -23,10 +23,10 @@ demo: $(VENV)/.installed
 	$(BIN)/lazyrich demo
 
 test: lint
-	$(ONE_THREAD) $(BIN)/python -m pytest -m "not slow" -n $(JOBS)
+	$(ONE_THREAD) $(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadscope
 
 test-slow: $(VENV)/.installed-test
-	$(ONE_THREAD) $(BIN)/python -m pytest -m slow -n $(JOBS)
+	$(ONE_THREAD) $(BIN)/python -m pytest -m slow -n $(JOBS) --dist loadscope
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
