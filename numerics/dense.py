@@ -51,10 +51,11 @@ class DenseMatrix:
 
     def transpose(self, g: Float[Array, "P N"], g_tilde: Float[Array, "P N"]) -> tuple[DenseMatrix, Carried]:
         """Wᵀ g/√N and the feedback fields of g̃."""
-        down = lambda matrix, field: None if matrix is None else _product(field, matrix) / jnp.sqrt(matrix.shape[0])
+        down = lambda matrix, field: _product(field, matrix) / jnp.sqrt(matrix.shape[0])
         true = down(self.W, g)
         transported = true if g is g_tilde else down(self.W, g_tilde)
-        return self, Carried(true, transported, down(self.W0, g_tilde), down(self.V, g_tilde))
+        initial = None if self.W0 is None else down(self.W0, g_tilde)
+        return self, Carried(true, transported, initial, None if self.V is None else down(self.V, g_tilde))
 
     def learn(self, rates: Float[Array, "P"], g_tilde: Float[Array, "P N"], v: Float[Array, "P N"]) -> DenseMatrix:
         """W += Σ_ν rates_ν g̃_ν v_νᵀ/√N."""

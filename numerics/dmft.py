@@ -91,6 +91,11 @@ def solve_dmft(
     return _solution(p, bound, values, runs, settings, throw)
 
 
+def x64_enabled() -> bool:
+    """Whether JAX has double precision."""
+    return jnp.zeros(()).dtype == jnp.float64
+
+
 def real_type(dtype: Any) -> jnp.dtype:
     """The floating-point type of a run.
 
@@ -98,7 +103,7 @@ def real_type(dtype: Any) -> jnp.dtype:
         ValueError: not float32 or float64, or float64 while JAX has it disabled.
     """
     if dtype is None:
-        wide = jax.config.jax_enable_x64 and jax.default_backend() == "cpu"
+        wide = x64_enabled() and jax.default_backend() == "cpu"
         return jnp.dtype("float64" if wide else "float32")
     try:
         kind = jnp.dtype(dtype)
@@ -106,7 +111,7 @@ def real_type(dtype: Any) -> jnp.dtype:
         kind = None
     if kind not in (jnp.dtype("float32"), jnp.dtype("float64")):
         raise ValueError(f"dtype={dtype!r} is not supported: give 'float32' or 'float64'")
-    if kind == jnp.dtype("float64") and not jax.config.jax_enable_x64:
+    if kind == jnp.dtype("float64") and not x64_enabled():
         raise ValueError("dtype='float64' needs JAX's x64 mode, which is off: unset JAX_ENABLE_X64 or set it to 1")
     return kind
 

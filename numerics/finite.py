@@ -170,7 +170,7 @@ def _solution(p: Problem, bound: Dynamics, values, records, settings, throw: boo
         for l in range(bound.depth):
             key = name if name in records[0]["equal"] else "G"
             equal = join(lambda record, key=key, l=l: record["equal"][key][l])
-            whole = (None, None)
+            whole: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
             if "whole" in records[0]:
                 whole = mean_and_error(join(lambda record, key=key, l=l: record["whole"][key][l]))
             found.append(DenseKernel(equal, *whole, remedy="give train_finite(..., two_time=True)"))

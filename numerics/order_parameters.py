@@ -254,7 +254,8 @@ class AbsentKernel:
     @staticmethod
     def from_arrays(arrays: dict[str, np.ndarray]) -> AbsentKernel:
         """From what `arrays` gave."""
-        return AbsentKernel(*map(int, arrays["shape"]), str(arrays["reason"]))
+        T, P = map(int, arrays["shape"])
+        return AbsentKernel(T, P, str(arrays["reason"]))
 
 
 Kernel = FactoredKernel | DenseKernel | ConstantKernel | AbsentKernel

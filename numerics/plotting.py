@@ -71,8 +71,8 @@ def plot_compare(solution: Solution, simulation: Solution):
     _label(axes[0, 1], SOLVERS[solution.solver], SOLVERS[simulation.solver], "outputs at the end")
     a, b = solution.Phi[solution.depth], simulation.Phi[simulation.depth]
     triangle = np.triu_indices(solution.problem.P)
-    entries = [kernel(-1, -1)[triangle] for kernel in (a.block, b.block, a.block_se, b.block_se)]
-    _identity(axes[0, 2], *entries, dots)
+    x, y, x_se, y_se = (block(-1, -1)[triangle] for block in (a.block, b.block, a.block_se, b.block_se))
+    _identity(axes[0, 2], x, y, x_se, y_se, dots)
     _label(axes[0, 2], SOLVERS[solution.solver], SOLVERS[simulation.solver], f"Φ{_superscript(solution.depth)} at the end")
     return figure
 

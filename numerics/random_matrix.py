@@ -211,7 +211,10 @@ class LazyMatrix:
             Upsilon=jnp.concatenate([self.Upsilon, backward]),
             V=None if self.V is None or independent is None else jnp.concatenate([self.V, independent]),
             fed_back=None if self.fed_back is None else pad(self.fed_back, q, q),
-            **{name: pad(getattr(self, name), r, q) for name in ("N", "A", "B", "D")},
+            N=pad(self.N, r, q),
+            A=pad(self.A, r, q),
+            B=pad(self.B, r, q),
+            D=pad(self.D, r, q),
         )
 
 

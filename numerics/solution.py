@@ -140,17 +140,22 @@ def assemble(
     G, G_tilde, H = (Layers([*kernels, one], 1) for kernels in (G, G_tilde, H))
     with np.errstate(all="ignore"):
         K = entk_of(Phi, G_tilde, *rule.module.scales(**values)) if entk is None else entk
-        tests = (None, None) if f_test is None else mean_and_error(f_test)
-        test_losses = (None, None) if f_test is None or p.y_test is None else mean_and_error(p.test_loss(f_test))
+        tests: tuple[Any, Any] = (None, None) if f_test is None else mean_and_error(f_test)
+        test_losses: tuple[Any, Any] = (None, None) if f_test is None or p.y_test is None else mean_and_error(p.test_loss(f_test))
         trace = lambda kernels: np.stack([np.trace(k.equal_time_replicas(), axis1=2, axis2=3) for k in list(kernels)[: rule.depth]], 1)
         alignment = mean_and_error(_ratio(trace(G_tilde), np.sqrt(trace(G) * trace(H))))
         features = np.stack([k.equal_time_replicas() for k in list(Phi)[1:]], axis=1)
-        solution = Solution(
-            p, rule.name, solver, *mean_and_error(f), *mean_and_error(p.loss(f)), *tests, *test_losses, Phi, G, G_tilde, H,
-            *mean_and_error(K), *alignment, *mean_and_error(target_alignment(features, p.y, centred=True)),
-            *mean_and_error(target_alignment(features, p.y, centred=False)), rule.source, dict(values), settings, stats,
-            _status(p, f),
-        )  # fmt: skip
+        f_mean, f_se = mean_and_error(f)
+        loss, loss_se = mean_and_error(p.loss(f))
+        entk_mean, entk_se = mean_and_error(K)
+        cka, cka_se = mean_and_error(target_alignment(features, p.y, centred=True))
+        kta, kta_se = mean_and_error(target_alignment(features, p.y, centred=False))
+    solution = Solution(
+        problem=p, rule=rule.name, solver=solver, f=f_mean, f_se=f_se, loss=loss, loss_se=loss_se, f_test=tests[0], f_test_se=tests[1],
+        test_loss=test_losses[0], test_loss_se=test_losses[1], Phi=Phi, G=G, G_tilde=G_tilde, H=H, entk=entk_mean, entk_se=entk_se,
+        alignment=alignment[0], alignment_se=alignment[1], cka=cka, cka_se=cka_se, kta=kta, kta_se=kta_se, source=rule.source,
+        parameters=dict(values), settings=settings, stats=stats, status=_status(p, f),
+    )  # fmt: skip
     if throw and solution.status != "ok":
         raise SolveFailed(_diagnosis(solution, K[:, 0]), solution.status, solution)
     return solution

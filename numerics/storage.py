@@ -105,12 +105,13 @@ def load(path: str | PathLike[str]) -> Solution:
 
 def _rebuild(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Solution:
     under = lambda prefix: {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
-    given = under("problem/")
-    scalars = {name: given.pop(name).item() for name in ("gamma0", "eta", "steps")}
-    layers = {}
+    given: dict[str, Any] = under("problem/")
+    scalars: dict[str, Any] = {name: given.pop(name).item() for name in ("gamma0", "eta", "steps")}
+    layers: dict[str, Any] = {}
     for name, (first, kinds) in header["kernels"].items():
         kernels = [KINDS[kind].from_arrays(under(f"kernel/{name}/{l}/")) for l, kind in enumerate(kinds, first)]
         layers[name] = Layers(kernels, first)
     optional = {"f_test", "f_test_se", "test_loss", "test_loss_se"}
-    records = {name: arrays.get(f"solution/{name}") if name in optional else arrays[f"solution/{name}"] for name in ARRAYS}
-    return Solution(Problem(**given, **scalars), **records, **layers, **{name: header[name] for name in TEXTS})
+    records: dict[str, Any] = {name: arrays.get(f"solution/{name}") if name in optional else arrays[f"solution/{name}"] for name in ARRAYS}
+    texts: dict[str, Any] = {name: header[name] for name in TEXTS}
+    return Solution(Problem(**given, **scalars), **records, **layers, **texts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from derive import GD, MLP
 from numerics import Problem, solve_dmft
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from derive import FA, GD, GLN, MLP
-from numerics import Problem, solve_dmft
 from scipy.stats import norm
 from scipy.stats import t as student
+
+from derive import FA, GD, GLN, MLP
+from numerics import Problem, solve_dmft
 
 DATA = np.load(Path(__file__).parent / "data" / "rich.npz")
 CASES = {

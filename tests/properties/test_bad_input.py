@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from derive import GD, MLP
 from numerics import Problem, solve_dmft, train_finite
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from derive import DFA, FA, GD, GLN, MLP, Feedback, Hebb, Rule, h, rho, sqrt, z
-from numerics import Problem, solve_dmft, train_finite
 from scipy.stats import norm
 from scipy.stats import t as student
+
+from derive import DFA, FA, GD, GLN, MLP, Feedback, Hebb, Rule, h, rho, sqrt, z
+from numerics import Problem, solve_dmft, train_finite
 
 # |z| that no comparison may pass; each takes the largest of up to a few hundred correlated numbers.
 LIMIT = 4.0
