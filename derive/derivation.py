@@ -35,7 +35,7 @@ def to_latex(expr: object) -> str:
 
 def plain(equation: sp.Basic | str) -> str:
     """An equation as one line of text: expressions as SymPy reads them back, LaTeX and field equations in Unicode."""
-    if isinstance(equation, str | sp.MatrixBase) or equation.atoms(Field, Kernel, Signal):
+    if isinstance(equation, str | sp.MatrixBase) or equation.atoms(Field, Kernel, Signal, sp.MatrixSymbol):
         return in_unicode(to_latex(equation))
     if isinstance(equation, sp.Equality):
         return f"{equation.lhs} = {equation.rhs}"

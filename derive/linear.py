@@ -278,6 +278,12 @@ class LinearEquations:
 
         return linear_source(self)
 
+    def document(self) -> str:
+        """A standalone LaTeX document: definitions, equations, derivation."""
+        from .latex import document
+
+        return document(self)
+
     def __repr__(self) -> str:
         from .derivation import in_unicode
 

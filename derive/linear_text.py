@@ -66,7 +66,7 @@ def linear_derivation(linear: LinearEquations) -> Derivation:
     """From the single-site equations to the closed matrix equations."""
     eqs = linear.equations
     f, alpha, beta = linear.f, linear.alpha, linear.beta
-    show = lambda *names: tuple(Step(_REASONS.get(name, name), to_latex(eqs[name])) for name in names if name in eqs)
+    show = lambda *names: tuple(Step(_REASONS.get(name, name), eqs[name]) for name in names if name in eqs)
     steps = [
         Step(
             "Forward map and pseudo-gradient are linear in the fields"
@@ -87,7 +87,7 @@ def linear_derivation(linear: LinearEquations) -> Derivation:
         Step(
             "C is strictly triangular in time, because h(t) needs pseudo-gradients of earlier times only: it is nilpotent, the inverse exists "
             "and is a finite sum. Its rows at time t need nothing later than t.",
-            to_latex(eqs["R"]),
+            eqs["R"],
         ),
         Step("Every field is a linear combination of the Gaussian parts.", None, show(*(name for name in eqs if name.startswith("field")))),
         Step("Order parameters are second moments of these combinations.", None, show("Phi", "G", "G_tilde", "H")),
@@ -104,7 +104,7 @@ def linear_derivation(linear: LinearEquations) -> Derivation:
         )  # fmt: skip
     else:
         steps.append(Step("One hidden layer: no responses."))
-    steps.append(Step("The output is the diagonal of ⟨z F⟩ at the last layer, i = (t, μ).", to_latex(eqs["output"])))
+    steps.append(Step("The output is the diagonal of ⟨z F⟩ at the last layer, i = (t, μ).", eqs["output"]))
     if linear.eqs.rule.uses_gates:
         steps.append(Step("All of this holds given the gates; order parameters are in addition averaged over them."))
     return Derivation(linear.title(), tuple(steps))

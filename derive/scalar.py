@@ -208,7 +208,7 @@ class ScalarReduction:
         if self.time is not None:
             eqs["time"] = eq(tau, self.time)
         if self.output is not None:
-            eqs["solution"] = eq(sp.Symbol(r"f(\tau)"), self.output)
+            eqs["solution"] = eq(sp.Function("f")(tau), self.output)
         return MappingProxyType(eqs)
 
     def derivation(self) -> Derivation:
@@ -227,6 +227,24 @@ class ScalarReduction:
     def title(self) -> str:
         """One line."""
         return f"{self.rule.name}, one hidden layer of linear units, one example: scalar equations"
+
+    def definitions(self) -> list[tuple[str, str]]:
+        """Symbols (LaTeX) and their meaning, for a document's table."""
+        return [
+            (r"\tau = \eta t", "time of gradient flow"),
+            (r"\theta", "the clock: dθ/dτ = γ0 Δ"),
+            (r"\theta_{end}", "its value where training ends"),
+            (r"h,\ w,\ \tilde z", "preactivation, readout weight, feedback field of one neuron"),
+            (r"u,\ r,\ q,\ \xi", "independent standard normals"),
+            (r"f,\ S", "output, and the kernel in df/dτ = S (y − f)"),
+            (r"m", "overlap of w and h: m = γ0 f"),
+        ]
+
+    def document(self) -> str:
+        """A standalone LaTeX document: definitions, equations, derivation."""
+        from .latex import document
+
+        return document(self)
 
     def __repr__(self) -> str:
         from .derivation import in_unicode
@@ -267,7 +285,8 @@ def scalar_derivation(reduction: ScalarReduction) -> Derivation:
     """The steps of a scalar reduction."""
     eqs, rule = reduction.equations, reduction.rule
     names = sp.Matrix(sp.symbols(r"h w \tilde{z}", real=True)[: len(reduction.start)])
-    show = lambda *keys: tuple(Step(_REASONS.get(k, ""), to_latex(eqs[k])) for k in keys if k in eqs)
+    long = ("time", "solution")  # their sums are broken where they are typeset
+    show = lambda *keys: tuple(Step(_REASONS.get(k, ""), eqs[k] if k in long else to_latex(eqs[k])) for k in keys if k in eqs)
     flow = rf"\frac{{d}}{{d\theta}}{to_latex(names)} = {to_latex(reduction.matrix)}{to_latex(names)}"
     steps = [
         Step(
