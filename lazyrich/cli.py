@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -263,7 +265,15 @@ def demo(
 
 def main() -> None:
     """Entry point of the `lazyrich` command."""
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if end.code != console.INTERRUPTED:
+            raise
+        # A computation that was interrupted may still run in JAX's threads, and unloading the library under them crashes.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(console.INTERRUPTED)
 
 
 # ---- helpers --------------------------------------------------------------------------------------------------------
