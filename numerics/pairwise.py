@@ -77,22 +77,23 @@ def _symmetric(pairs: Pairs, single: Single, X: jax.Array, block: int | None) ->
     padded = jnp.concatenate([X, jnp.ones((extra, X.shape[1]), X.dtype)]) if extra else X
     diagonal = jnp.pad(jnp.ravel(diagonal), (0, extra))
 
-    @jax.checkpoint
-    def tile(i: jax.Array, j: jax.Array) -> jax.Array:
-        rows, columns = (lax.dynamic_slice_in_dim(padded, k * size, size) for k in (i, j))
-        values = pairs(*safe.gram(rows, columns))
-        exact = safe.with_diagonal(values, lax.dynamic_slice_in_dim(diagonal, i * size, size))
-        return jnp.where(i == j, exact, values)
+    rows, columns = jnp.triu_indices(count)
+    part = lambda of, k: lax.dynamic_slice_in_dim(of, k * size, size)
 
-    def step(result: jax.Array, at: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+    @jax.checkpoint
+    def tile(at: tuple[jax.Array, jax.Array]) -> jax.Array:
         i, j = at
-        values = tile(i, j)
+        values = pairs(*safe.gram(part(padded, i), part(padded, j)))
+        return lax.cond(i == j, lambda v: safe.with_diagonal(v, part(diagonal, i)), lambda v: v, values)
+
+    def place(result: jax.Array, item: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        i, j, values = item
         result = lax.dynamic_update_slice(result, values, (i * size, j * size))
         return lax.dynamic_update_slice(result, values.T, (j * size, i * size)), None
 
-    shape = jax.eval_shape(tile, 0, 0)
-    upper = jnp.triu_indices(count)
-    result, _ = lax.scan(step, jnp.zeros((count * size,) * 2, shape.dtype), upper)
+    # computed first, placed after: placed at once, a tile would be computed twice, the second time across its columns
+    tiles = lax.map(tile, (rows, columns))
+    result, _ = lax.scan(place, jnp.zeros((count * size,) * 2, tiles.dtype), (rows, columns, tiles))
     return result[:total, :total]
 
 

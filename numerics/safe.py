@@ -13,17 +13,23 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# arctan(u) = u + u³ B(u²) for |u| ≤ tan(π/8), B interpolated at Chebyshev nodes; errors 2e-19 and 8e-11.
+# arctan(t) = t + t³ P(t²)/Q(t²) for 0 ≤ t ≤ 1, interpolated at Chebyshev nodes in t²; errors 8e-19 and 2e-9.
+# Coefficients of one sign each: no cancellation.
 _ARCTAN_64 = (
-    -0.3333333333333333, 0.19999999999999804, -0.14285714285659748, 0.11111111105147764, -0.09090908753118594,
-    0.07692296363979952, -0.066664246872465, 0.05878926715756726, -0.052304374642516874, 0.045515165635903104,
-    -0.0345685906686069, 0.01628357235648259,
+    (
+        -0.3333333333333333, -0.8116412201960678, -0.7123414383945195, -0.2725778671008127, -0.04325113828415611,
+        -0.0021043873129700233, -2.229767813968649e-06,
+    ),
+    (
+        1.0, 3.034923660588189, 3.5294070829658954, 1.9680296155712274, 0.5368820963772863, 0.06453295925870227,
+        0.002445452808893491,
+    ),
 )  # fmt: skip
 _ARCTAN_32 = (
-    -0.33333333279206956, 0.19999977242158135, -0.14284150302070778, 0.11071348499196115, -0.08624552940250581,
-    0.05047820620035853,
-)  # fmt: skip
-_TAN_PI_8, _PI = 0.41421356237309503, 3.141592653589793
+    (-0.33333331982621517, -0.29111410171521646, -0.04292955638892398),
+    (1.0, 1.473339307521689, 0.5842607389767582, 0.0522381150125764),
+)
+_PI = 3.141592653589793
 # Rounding may push ab − c² below zero by this many ulps of ab; anything beyond is no covariance: NaN under √.
 _DET_ULPS = 64
 
@@ -130,29 +136,33 @@ def _det2_jvp(primals, tangents):
 # ---- angles ----------------------------------------------------------------------------------------------------------
 
 
-def _reduced(y: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """arctan(y/x) for x, y ≥ 0, and u² B(u²); u = y/x where y/x ≤ tan(π/8), the polynomial's own argument elsewhere."""
-    steep = y > x
-    small, big = jnp.where(steep, x, y), jnp.where(steep, y, x)
-    middle = small > _TAN_PI_8 * big
-    # arctan t = π/4 + arctan((t − 1)/(t + 1))
-    u = jnp.where(middle, small - big, small) / _nonzero(jnp.where(middle, small + big, big))
-    square = u * u
-    coefficients = _ARCTAN_64 if u.dtype == jnp.float64 else _ARCTAN_32
-    tail = jnp.full_like(square, coefficients[-1])
+def _polynomial(coefficients: tuple[float, ...], x: jax.Array) -> jax.Array:
+    value = jnp.full_like(x, coefficients[-1])
     for coefficient in coefficients[-2::-1]:
-        tail = tail * square + coefficient
-    tail = tail * square
-    value = u + u * tail
-    value = jnp.where(middle, value + _PI / 4, value)
-    return jnp.where(steep, _PI / 2 - value, value), tail
+        value = value * x + coefficient
+    return value
+
+
+def _arc(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(φ, y − x φ) with φ = arctan(y/x), for x, y ≥ 0; no cancellation, no branches, (0, 0) at the origin.
+
+    The only costly results are quotients, which XLA keeps; it computes a polynomial again in every later layer that
+    reads it.
+    """
+    # t = tan(φ/2) = y/(x + r) ≤ 1;  φ = 2 (t + t³ B);  y − x φ = t³ (x + r − 2 x B), both terms positive
+    far = x + jnp.sqrt(x * x + y * y)
+    t = y / _nonzero(far)
+    above, below = _ARCTAN_64 if t.dtype == jnp.float64 else _ARCTAN_32
+    tail = _polynomial(above, t * t) / _polynomial(below, t * t)
+    cube = t * t * t
+    return 2 * (t + cube * tail), cube * (far - 2 * (x * tail))
 
 
 @jax.custom_jvp
 def arctan2(y: jax.Array, x: jax.Array) -> jax.Array:
     """The angle of the point (x, y), 0 at the origin; slope 0 there."""
     y, x = _common(y, x)
-    value, _ = _reduced(jnp.abs(y), jnp.abs(x))
+    value, _ = _arc(jnp.abs(x), jnp.abs(y))
     value = jnp.where(x < 0, _PI - value, value)
     return jnp.where(y < 0, -value, value)
 
@@ -163,24 +173,31 @@ def _arctan2_jvp(primals, tangents):
     return arctan2(y, x), (x * dy - y * dx) / _nonzero(x * x + y * y)
 
 
+@jax.custom_jvp
 def coangle(c: jax.Array, s: jax.Array) -> jax.Array:
     """π − θ = π/2 + arcsin(c/√(ab)) for s = √(ab − c²) ≥ 0, accurate down to 0; π/2 at zero variance."""
-    return jnp.where((c == 0) & (s == 0), _PI / 2, arctan2(s, -c))
+    c, s = _common(c, s)
+    value, _ = _arc(jnp.abs(c), s)
+    value = jnp.where((c == 0) & (s == 0), _PI / 2, value)
+    return jnp.where(c > 0, _PI - value, value)
+
+
+@coangle.defjvp
+def _coangle_jvp(primals, tangents):
+    (c, s), (dc, ds) = primals, tangents
+    return coangle(c, s), (s * dc - c * ds) / _nonzero(c * c + s * s)
 
 
 def angle(c: jax.Array, s: jax.Array) -> jax.Array:
     """θ = π/2 − arcsin(c/√(ab)) for s = √(ab − c²) ≥ 0, accurate down to 0; π/2 at zero variance."""
-    return jnp.where((c == 0) & (s == 0), _PI / 2, arctan2(s, c))
+    return coangle(-c, s)
 
 
 @jax.custom_jvp
 def wedge(c: jax.Array, s: jax.Array) -> jax.Array:
     """s + c (π − θ), which is 2π E[max(u, 0) max(v, 0)]; no cancellation at θ → π, where it vanishes like (π − θ)³."""
     c, s = _common(c, s)
-    size = jnp.abs(c)
-    phi, tail = _reduced(s, size)
-    # s − |c| arctan(s/|c|): −s u² B(u²) while u = s/|c|
-    slim = jnp.where(s <= _TAN_PI_8 * size, -s * tail, s - size * phi)
+    _, slim = _arc(jnp.abs(c), s)
     return slim + _PI * jnp.maximum(c, 0)
 
 
