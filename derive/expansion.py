@@ -92,7 +92,7 @@ class SmallFeatureExpansion:
         kept = []
         for term in terms:
             weight = term.number * self._weight(*term.powers)
-            if weight != 0 and not moment(self._functions(term)).vanishes:
+            if weight != 0 and not moment(term.sorted_functions[0]).vanishes:
                 kept.append(Term(weight, term.nodes, term.kernels, term.functions, (0, 0), term.later))
         return collect(kept, roots)
 
@@ -105,10 +105,6 @@ class SmallFeatureExpansion:
         rest = (a - 1) * self._weight(a - 2, b) if a > 1 else sp.Integer(0)
         return rest + (b * self.share * self._weight(a - 1, b - 1) if b else sp.Integer(0))
 
-    @staticmethod
-    def _functions(term: Term) -> tuple[sp.Expr, ...]:
-        return tuple(f for _, f in term.functions)
-
     @cached_property
     def moments(self) -> tuple[Moment, ...]:
         """The Gaussian averages that all results need, each in closed form.
@@ -116,7 +112,7 @@ class SmallFeatureExpansion:
         Raises:
             NoClosedForm: the engine has none; `.reason` names the obstruction.
         """
-        found = {moment(self._functions(term)): None for terms in self.averages.values() for term in terms}
+        found = {moment(term.sorted_functions[0]): None for terms in self.averages.values() for term in terms}
         return tuple(found)
 
     @cached_property

@@ -72,6 +72,12 @@ class Term:
         found = {i for node in (*self.nodes, *self.later) for i in node.indices}
         return tuple(sorted(found | {i for pair in self.kernels for i in pair} | {i for i, _ in self.functions} | {0}))
 
+    @property
+    def sorted_functions(self) -> tuple[tuple[sp.Expr, ...], tuple[int, ...]]:
+        """The functions in an order of their own, and their indices: averages over permuted examples are one average."""
+        pairs = sorted(self.functions, key=lambda pair: (sp.default_sort_key(pair[1]), pair[0]))
+        return tuple(f for _, f in pairs), tuple(i for i, _ in pairs)
+
     def relabelled(self, to: dict[int, int]) -> Term:
         """With other names for the indices."""
 

@@ -10,7 +10,7 @@ from ..couplings import KERNELS, PATH_NAMES
 from ..errors import BadInput
 from ..fields import c0
 from ..symbols import Delta
-from .emit import count, parameter_names, signature
+from .emit import _quoted, _tuple, count, parameter_names, signature
 from .printer import JnpPrinter, imports
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def linear_source(linear: LinearEquations) -> str:
             functions.append(function(name, arguments.format(path=", ".join(PATH_NAMES)), doc, value))
     coefficients = [", ".join(printer.doprint(getattr(at, name)) for name in PATH_NAMES) for at in bound.path]
     constants = [
-        f"NAME = {bound.rule.name!r}", f"DEPTH = {bound.net.depth}", f"PARAMETERS = {keywords!r}", f"SAME = {linear.same}",
+        f"NAME = {_quoted(bound.rule.name)}", f"DEPTH = {bound.net.depth}", f"PARAMETERS = {_tuple(map(_quoted, keywords))}", f"SAME = {linear.same}",
         f"USES_FEEDBACK = {linear.beta != 0}",
     ]  # fmt: skip
     body = "\n\n\n".join([
