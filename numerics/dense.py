@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .protocol import Carried
+from .protocol import Carried, Plasticity
 
 
 @jax.tree_util.register_dataclass
@@ -23,9 +24,17 @@ class DenseInput:
         """W x/√D."""
         return self, self.probe(self.inputs)
 
-    def transpose(self, g: Float[Array, "P N"], g_tilde: Float[Array, "P N"]) -> tuple[DenseInput, None]:
+    def transpose(self, g: Float[Array, "P N"], g_tilde: Float[Array, "P N"], outer: None = None) -> tuple[DenseInput, None]:
         """Nothing lies below the inputs."""
         return self, None
+
+    def with_feedback(self, initial: Float[Array, ""], independent: Float[Array, ""]) -> DenseInput:
+        """No feedback comes down to the inputs."""
+        return self
+
+    def evolve(self, before: DenseInput, rates: Plasticity, outer: None, v: None) -> DenseInput:
+        """No feedback comes down to the inputs."""
+        return self
 
     def learn(self, rates: Float[Array, "P"], g_tilde: Float[Array, "P N"], v: None = None) -> DenseInput:
         """W += Σ_ν rates_ν g̃_ν x_νᵀ/√D."""
@@ -39,23 +48,35 @@ class DenseInput:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DenseMatrix:
-    """A hidden matrix, all entries kept; W(0) and V only where the rule's feedback uses them."""
+    """A hidden matrix, all entries kept; W(0), V and learning feedback weights B (in the shape of W) only where the rule uses them."""
 
     W: Float[Array, "N N"]
     W0: Float[Array, "N N"] | None
     V: Float[Array, "N N"] | None
+    B: Float[Array, "N N"] | None = None
 
     def forward(self, v: Float[Array, "P N"]) -> tuple[DenseMatrix, Float[Array, "P N"]]:
         """W v/√N."""
         return self, self.probe(v)
 
-    def transpose(self, g: Float[Array, "P N"], g_tilde: Float[Array, "P N"]) -> tuple[DenseMatrix, Carried]:
+    def transpose(self, g: Float[Array, "P N"], g_tilde: Float[Array, "P N"], outer: Any = None) -> tuple[DenseMatrix, Carried]:
         """Wᵀ g/√N and the feedback fields of g̃."""
         down = lambda matrix, field: _product(field, matrix) / jnp.sqrt(matrix.shape[0])
         true = down(self.W, g)
         transported = true if g is g_tilde else down(self.W, g_tilde)
-        initial = None if self.W0 is None else down(self.W0, g_tilde)
-        return self, Carried(true, transported, initial, None if self.V is None else down(self.V, g_tilde))
+        feedback = (None if matrix is None else down(matrix, g_tilde) for matrix in (self.W0, self.V, self.B))
+        return self, Carried(true, transported, *feedback)
+
+    def with_feedback(self, initial: Float[Array, ""], independent: Float[Array, ""]) -> DenseMatrix:
+        """B(0), in place of W(0) and V."""
+        return replace(self, W0=None, V=None, B=initial * self.W + (0.0 if self.V is None else independent * self.V))
+
+    def evolve(self, before: DenseMatrix, rates: Plasticity, outer: Float[Array, "P N"] | None, v: Float[Array, "P N"]) -> DenseMatrix:
+        """B ← (1 − decay) B + pull W + copy ΔW + Σ_ν outer_ν v_νᵀ/(P√N)."""
+        B = rates.update(self.B, before.W, self.W)
+        if outer is not None:
+            B = B + _product(outer.T, v) / (v.shape[0] * jnp.sqrt(v.shape[1]))
+        return replace(self, B=B)
 
     def learn(self, rates: Float[Array, "P"], g_tilde: Float[Array, "P N"], v: Float[Array, "P N"]) -> DenseMatrix:
         """W += Σ_ν rates_ν g̃_ν v_νᵀ/√N."""
@@ -74,14 +95,24 @@ class DenseReadout:
     w: Float[Array, "1 N"]
     w0: Float[Array, "1 N"]
     v: Float[Array, "1 N"] | None
+    b: Float[Array, "1 N"] | None = None
 
     def forward(self, v: Float[Array, "P N"]) -> tuple[DenseReadout, Float[Array, "P"]]:
         """w·v/N."""
         return self, self.probe(v)
 
-    def transpose(self, g: None, g_tilde: None) -> tuple[DenseReadout, Carried]:
+    def transpose(self, g: None, g_tilde: None, outer: None = None) -> tuple[DenseReadout, Carried]:
         """g^{L+1} = 1: the fields are the vectors themselves."""
-        return self, Carried(self.w, self.w, self.w0, self.v)
+        return self, Carried(self.w, self.w, self.w0, self.v, self.b)
+
+    def with_feedback(self, initial: Float[Array, ""], independent: Float[Array, ""]) -> DenseReadout:
+        """b(0) = initial w + independent v."""
+        return replace(self, b=initial * self.w + (0.0 if self.v is None else independent * self.v))
+
+    def evolve(self, before: DenseReadout, rates: Plasticity, outer: Float[Array, "P"] | None, v: Float[Array, "P N"]) -> DenseReadout:
+        """b ← (1 − decay) b + pull w + copy Δw + (1/P) Σ_ν outer_ν v_ν."""
+        b = rates.update(self.b, before.w, self.w)
+        return replace(self, b=b if outer is None else b + _product(outer[None], v) / v.shape[0])
 
     def learn(self, rates: Float[Array, "P"], g_tilde: None, v: Float[Array, "P N"]) -> DenseReadout:
         """w += Σ_ν rates_ν v_ν."""

@@ -22,7 +22,7 @@ from .problem import Problem
 from .progress import Progress
 from .sampling import Innovations
 from .solution import Solution, assemble
-from .training import Probe, Scales, State, step
+from .training import Probe, Scales, State, step, with_feedback
 
 
 def solve_dmft(
@@ -133,6 +133,7 @@ def _replica(p, bound, values, innovations, layout, kind, tolerance, capacity, c
     state, probe = start(p, bound, innovations, layout, room, kind, tolerance)
     number = lambda value: jnp.asarray(value, kind)
     scales = Scales(jnp.asarray(p.y, kind), number(p.gamma0), number(p.eta), {name: number(v) for name, v in values.items()})
+    state = with_feedback(state, bound, scales)
     history = _history(p, bound, room, kind)
     done = 0
     while done < p.steps:

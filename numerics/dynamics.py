@@ -53,6 +53,16 @@ class Dynamics:
         """Whether g̃ = g identically."""
         return self.module.PROPAGATES_GRADIENT
 
+    @property
+    def evolves(self) -> bool:
+        """Whether the feedback weights learn."""
+        return self.module.EVOLVES
+
+    @property
+    def learns_outer_products(self) -> bool:
+        """Whether they learn more than the forward weights tell them."""
+        return self.module.LEARNS_OUTER_PRODUCTS
+
     def uses(self, layer: int, *names: str) -> bool:
         """Whether the feedback field z̃^ℓ has any of these terms; ℓ = `layer` in 1…L (ℓ = L: from the readout)."""
         return any(name in self.module.PATH[layer - 1] for name in names)

@@ -18,7 +18,7 @@ from .order_parameters import DenseKernel, Layers, mean_and_error
 from .problem import Problem
 from .progress import Progress
 from .solution import Solution, assemble
-from .training import Probe, Scales, State, step
+from .training import Probe, Scales, State, step, with_feedback
 
 # Order parameters between all times are kept up to this many entries a kernel, by default.
 TWO_TIME_LIMIT = 2_000**2
@@ -78,7 +78,7 @@ def train_finite(
     with Progress(progress, f"{bound.name}, N = {width}", seeds) as bar:
         for first in range(0, seeds, batch):
             some = keys[first : first + batch]
-            record = _train(some, inputs, tests, scales, bound, width, p.steps, history)
+            record = _train(draw(some, p.D, bound, width, kind), inputs, tests, scales, bound, p.steps, history)
             records.append(jax.tree.map(np.asarray, record))
             bar.advance(len(some))
     settings = {"width": width, "seeds": seeds, "seed": seed, "dtype": str(kind)}
@@ -93,34 +93,63 @@ def _batch(p: Problem, rule: Dynamics, width: int, history: bool, kind, seeds: i
     return int(np.clip(MEMORY // (kind.itemsize * (matrices + fields + kernels + 1)), 1, seeds))
 
 
-def initialise(key, inputs, tests, rule: Dynamics, width: int) -> tuple[State, Probe | None]:
-    """One network with i.i.d. standard normal weights; every array has a key of its own.
+def draw(keys, D: int, rule: Dynamics, width: int, kind) -> dict[str, list[Any]]:
+    """I.i.d. standard normal weights for one network a key, and whatever else the rule needs; every array has keys of its own.
 
     Args:
-        key: of this network.
-        inputs, tests: examples.
+        keys: of the networks.
+        D: input dimension.
         rule: what else, besides the weights, it needs (feedback matrices, gates).
         width: N.
+        kind: floating-point type.
+
+    Returns:
+        Arrays by name and layer (None where the rule needs none), with a leading axis for networks.
     """
-    names = ("input", "hidden", "readout", "feedback", "readout_feedback", "direct", "biases", "gates")
-    keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
-    L, D = rule.depth, inputs.shape[1]
-    draw = lambda name, layer, *shape: jax.random.normal(jax.random.fold_in(keys[name], layer), shape, inputs.dtype)
+    L, N = rule.depth, width
+    shapes = {
+        "hidden": [(N, N) for _ in range(1, L)],
+        "input": [(N, D)],
+        "readout": [(1, N)],
+        "feedback": [(N, N) if rule.uses(l, "independent") else None for l in range(1, L)],
+        "readout_feedback": [(1, N) if rule.uses(L, "independent") else None],
+        "direct": [(1, N) if rule.uses(l + 1, "direct") else None for l in range(L)],
+        "biases": [(1, N)] * L if rule.biased else [],
+        "gates": [(N, D)] * L if rule.gated else [],
+    }
+    return {
+        name: [None if shape is None else _normals(keys, which, layer, shape, kind) for layer, shape in enumerate(layers)]
+        for which, (name, layers) in enumerate(shapes.items())
+    }
 
-    def hidden(l: int) -> DenseMatrix:
-        W = draw("hidden", l, width, width)
-        V = draw("feedback", l, width, width) if rule.uses(l, "independent") else None
-        return DenseMatrix(W, W if rule.uses(l, "initial") else None, V)
 
-    w = draw("readout", L, 1, width)
-    v = draw("readout_feedback", L, 1, width) if rule.uses(L, "independent") else None
-    gates = [draw("gates", l, width, D) for l in range(L)] if rule.gated else []
-    see = lambda examples: tuple(jnp.matmul(examples, m.T, precision="highest") / jnp.sqrt(D) for m in gates)
+@partial(jax.jit, static_argnames=("shape", "kind"))
+def _normals(keys, which: int, layer: int, shape: tuple[int, ...], kind):
+    """Standard normals for each key, for the array `which` of a layer."""
+    own = lambda key: jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, which), layer), shape, kind)
+    return jax.vmap(own)(keys)
+
+
+def initialise(drawn: dict[str, list[Any]], inputs, tests, rule: Dynamics) -> tuple[State, Probe | None]:
+    """One network from its random arrays.
+
+    Args:
+        drawn: what `draw` gave, for one network.
+        inputs, tests: examples.
+        rule: the rule on the network.
+    """
+    L = rule.depth
+    see = lambda examples: tuple(jnp.matmul(examples, m.T, precision="highest") / jnp.sqrt(m.shape[1]) for m in drawn["gates"])
+    hidden = [
+        DenseMatrix(W, W if rule.uses(l, "initial") else None, V)
+        for l, (W, V) in enumerate(zip(drawn["hidden"], drawn["feedback"], strict=True), 1)
+    ]
+    w, v = drawn["readout"][0], drawn["readout_feedback"][0]
     state = State(
-        matrices=(DenseInput(draw("input", 0, width, D), inputs), *map(hidden, range(1, L)), DenseReadout(w, w, v)),
-        biases=tuple(draw("biases", l, 1, width) for l in range(L)) if rule.biased else (),
+        matrices=(DenseInput(drawn["input"][0], inputs), *hidden, DenseReadout(w, w, v)),
+        biases=tuple(drawn["biases"]),
         readout_bias=jnp.zeros((), inputs.dtype),
-        direct=tuple(draw("direct", l, 1, width) if rule.uses(l + 1, "direct") else None for l in range(L)),
+        direct=tuple(drawn["direct"]),
         gates=see(inputs),
         f0=jnp.zeros(inputs.shape[0], inputs.dtype),
         t=jnp.zeros((), jnp.int32),
@@ -128,12 +157,13 @@ def initialise(key, inputs, tests, rule: Dynamics, width: int) -> tuple[State, P
     return state, None if tests is None else Probe((tests,), tuple(() for _ in range(L)), see(tests))
 
 
-@partial(jax.jit, static_argnames=("rule", "width", "steps", "history"))
-def _train(keys, inputs, tests, scales: Scales, rule: Dynamics, width: int, steps: int, history: bool):
+@partial(jax.jit, static_argnames=("rule", "steps", "history"))
+def _train(drawn, inputs, tests, scales: Scales, rule: Dynamics, steps: int, history: bool):
     """Outputs and kernels of a batch of networks, over all times."""
 
-    def one(key):
-        state, probe = initialise(key, inputs, tests, rule, width)
+    def one(arrays):
+        state, probe = initialise(arrays, inputs, tests, rule)
+        state = with_feedback(state, rule, scales)
 
         def body(state, _):
             state, now = step(state, rule, scales, probe)
@@ -146,7 +176,7 @@ def _train(keys, inputs, tests, scales: Scales, rule: Dynamics, width: int, step
             record["whole"] = {name: [_gram(x, y) for x, y in zip(*pair, strict=True)] for name, pair in _pairs(fields)}
         return record
 
-    return jax.vmap(one)(keys)
+    return jax.vmap(one)(drawn)
 
 
 def _pairs(fields):

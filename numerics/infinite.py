@@ -47,7 +47,7 @@ class Layout:
         """The layout for a problem and a rule."""
         hidden = range(1, rule.depth)
         return Layout(
-            rule.depth, _coordinates(p)[0].shape[1], p.P * (1 if rule.gradient else 2), rule.gated,
+            rule.depth, _coordinates(p)[0].shape[1], p.P * (1 if rule.gradient else 3 if rule.learns_outer_products else 2), rule.gated,
             tuple(rule.uses(l, "independent") for l in hidden), tuple(rule.feeds_back(l) for l in hidden),
             tuple(_wanted(rule, l) for l in hidden), responses,
         )  # fmt: skip
@@ -134,6 +134,7 @@ def _hidden(l: int, drawn, layout: Layout, rule: Dynamics, basis: Basis, span: B
         wants=layout.wants[l],
         responds=layout.feeds_back[l] and layout.responses,
         conditions=layout.responses,
+        learns_outer_products=rule.learns_outer_products,
     )
 
 

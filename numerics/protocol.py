@@ -15,6 +15,7 @@ class Carried(NamedTuple):
         transported: W(t)ᵀ g̃.
         initial: W(0)ᵀ g̃.
         independent: Vᵀ g̃.
+        evolved: B(t) g̃, with feedback weights that learn.
 
     Fields that the rule does not use may be None.
     """
@@ -23,6 +24,19 @@ class Carried(NamedTuple):
     transported: Float[Array, "P N"] | None
     initial: Float[Array, "P N"] | None
     independent: Float[Array, "P N"] | None
+    evolved: Float[Array, "P N"] | None = None
+
+
+class Plasticity(NamedTuple):
+    """Rates of feedback weights that learn: B ← (1 − decay) B + pull W(t)ᵀ + copy ΔWᵀ + outer products."""
+
+    decay: Float[Array, ""]
+    pull: Float[Array, ""]
+    copy: Float[Array, ""]
+
+    def update(self, B: Any, W: Any, W_next: Any) -> Any:
+        """The part of the update that is linear in the matrices, for any representation of them."""
+        return (1.0 - self.decay) * B + self.pull * W + self.copy * (W_next - W)
 
 
 class WeightMatrix(Protocol):
@@ -35,8 +49,23 @@ class WeightMatrix(Protocol):
         """W(t) v, rows of v being examples."""
         ...
 
-    def transpose(self, g: Any, g_tilde: Any) -> tuple[Self, Any]:
-        """The fields that g and g̃ become below."""
+    def transpose(self, g: Any, g_tilde: Any, outer: Any = None) -> tuple[Self, Any]:
+        """The fields that g and g̃ become below; `outer` is what the feedback weights are about to learn from."""
+        ...
+
+    def with_feedback(self, initial: Float[Array, ""], independent: Float[Array, ""]) -> Self:
+        """The matrix with feedback weights that will learn, at B(0) = initial W(0)ᵀ + independent V."""
+        ...
+
+    def evolve(self, before: Self, rates: Plasticity, outer: Any, v: Any) -> Self:
+        """Let the feedback weights learn: self is the matrix after its own update, `before` the one before it.
+
+        Args:
+            before: the matrix at time t.
+            rates: of the linear part.
+            outer: fields of the layer above, whose outer products with v (over the number of examples) are added; None for none.
+            v: features of the layer below.
+        """
         ...
 
     def learn(self, rates: Float[Array, "P"], g_tilde: Any, v: Any) -> Self:

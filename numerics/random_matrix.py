@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .basis import Basis, Extension, bracket, combine, pad
-from .protocol import Carried
+from .protocol import Carried, Plasticity
 
 
 @jax.tree_util.register_dataclass
@@ -36,6 +36,7 @@ class BackwardSpan:
     Attributes:
         basis: rows P.
         g, g_tilde: coefficients of the current fields; one array where g̃ = g.
+        outer: coefficients of what the feedback weights learn from; None without such.
         tol: relative energy below which directions are dropped.
         same: whether g̃ = g.
     """
@@ -45,12 +46,17 @@ class BackwardSpan:
     g_tilde: Float[Array, "P r"]
     tol: Float[Array, ""]
     same: bool = field(metadata={"static": True})
+    outer: Float[Array, "P r"] | None = None
 
-    def take(self, g: Float[Array, "P S"], g_tilde: Float[Array, "P S"]) -> tuple[BackwardSpan, Extension]:
+    def take(
+        self, g: Float[Array, "P S"], g_tilde: Float[Array, "P S"], outer: Float[Array, "P S"] | None = None
+    ) -> tuple[BackwardSpan, Extension]:
         """Extend the basis by the current fields and keep their coefficients."""
-        block = g if self.same else jnp.concatenate([g_tilde, g])
+        P = g.shape[0]
+        block = g if self.same else jnp.concatenate([g_tilde, g] if outer is None else [g_tilde, outer, g])
         basis, d, extension = self.basis.extend(block, self.tol)
-        return replace(self, basis=basis, g=d[-g.shape[0] :], g_tilde=d[: g.shape[0]]), extension
+        learned_from = None if outer is None else d[P : 2 * P]
+        return replace(self, basis=basis, g=d[-P:], g_tilde=d[:P], outer=learned_from), extension
 
     def padded(self, capacity: int) -> BackwardSpan:
         """The same with room for more."""
@@ -59,7 +65,23 @@ class BackwardSpan:
             basis=self.basis.padded(capacity),
             g=pad(self.g, columns=capacity),
             g_tilde=pad(self.g_tilde, columns=capacity),
+            outer=None if self.outer is None else pad(self.outer, columns=capacity),
         )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class LazyFeedback:
+    """Feedback weights that learn, B(t) = b₁ W(0)ᵀ + b₀ V + Qᵀ E P: what they are on the two random matrices, and what they learned.
+
+    Attributes:
+        on_initial, on_independent: b₁ and b₀.
+        E: what was learned, in the coordinates of Q and P.
+    """
+
+    on_initial: Float[Array, ""]
+    on_independent: Float[Array, ""]
+    E: Float[Array, "r q"]
 
 
 @jax.tree_util.register_dataclass
@@ -81,9 +103,17 @@ class LazyInput:
         """h¹ before scale and bias."""
         return self, combine(self.coordinates, self.images)
 
-    def transpose(self, g: Float[Array, "P S"], g_tilde: Float[Array, "P S"]) -> tuple[LazyInput, None]:
+    def transpose(self, g: Float[Array, "P S"], g_tilde: Float[Array, "P S"], outer: None = None) -> tuple[LazyInput, None]:
         """Nothing lies below the inputs: the fields are only recorded."""
         return replace(self, span=self.span.take(g, g_tilde)[0]), None
+
+    def with_feedback(self, initial: Float[Array, ""], independent: Float[Array, ""]) -> LazyInput:
+        """No feedback comes down to the inputs."""
+        return self
+
+    def evolve(self, before: LazyInput, rates: Plasticity, outer: None, v: None) -> LazyInput:
+        """No feedback comes down to the inputs."""
+        return self
 
     def learn(self, rates: Float[Array, "P"], g_tilde: Float[Array, "P S"], v: None = None) -> LazyInput:
         """W += Σ_ν rates_ν g̃_ν x_νᵀ in the coordinates of the span."""
@@ -114,6 +144,8 @@ class LazyMatrix:
         wants: fields that the rule and the observables need: "true", "transported", "initial".
         responds: whether forward images are conditioned on the backward ones (the response A).
         conditions: whether backward images are conditioned on the forward ones (the response B).
+        feedback: the feedback weights, where they learn.
+        learns_outer_products: whether they learn from fields of their own.
     """
 
     basis: Basis
@@ -130,6 +162,8 @@ class LazyMatrix:
     wants: tuple[str, ...] = field(metadata={"static": True})
     responds: bool = field(metadata={"static": True})
     conditions: bool = field(metadata={"static": True})
+    feedback: LazyFeedback | None = None
+    learns_outer_products: bool = field(default=False, metadata={"static": True})
 
     def forward(self, v: Float[Array, "P S"]) -> tuple[LazyMatrix, Float[Array, "P S"]]:
         """W(t) v = c Ξ + c (A + D) P."""
@@ -152,9 +186,11 @@ class LazyMatrix:
     def _restrict(self, d: Float[Array, "n q"]) -> Float[Array, "n q"]:
         return d if self.fed_back is None else d @ self.fed_back
 
-    def transpose(self, g: Float[Array, "P S"], g_tilde: Float[Array, "P S"]) -> tuple[LazyMatrix, Carried]:
+    def transpose(
+        self, g: Float[Array, "P S"], g_tilde: Float[Array, "P S"], outer: Float[Array, "P S"] | None = None
+    ) -> tuple[LazyMatrix, Carried]:
         """Wᵀ g = d Υ + d (B + D)ᵀ Q, and the feedback fields of g̃."""
-        span, new = self.span.take(g, g_tilde)
+        span, new = self.span.take(g, g_tilde, outer)
         Q = self.basis
         nothing = jnp.zeros((Q.rows.shape[0], new.rows.shape[0]), g.dtype)
 
@@ -181,7 +217,32 @@ class LazyMatrix:
         found = dict(zip(self.wants, fields, strict=True))
         transported = found["true"] if self.span.same else found.get("transported")
         independent = None if self.V is None else combine(self.span.g_tilde, self.V)
-        return Carried(found["true"], transported, found.get("initial"), independent)
+        initial = found.get("initial")
+        return Carried(found["true"], transported, initial, independent, self._evolved(initial, independent))
+
+    def _evolved(self, initial: Float[Array, "P S"] | None, independent: Float[Array, "P S"] | None) -> Float[Array, "P S"] | None:
+        """B(t) g̃ = b₁ W(0)ᵀ g̃ + b₀ V g̃ + d Eᵀ Q."""
+        if self.feedback is None:
+            return None
+        total = combine(self.span.g_tilde @ self.feedback.E.T, self.basis.rows)
+        if initial is not None:
+            total = total + self.feedback.on_initial * initial
+        return total if independent is None else total + self.feedback.on_independent * independent
+
+    def with_feedback(self, initial: Float[Array, ""], independent: Float[Array, ""]) -> LazyMatrix:
+        """B(0) = initial W(0)ᵀ + independent V."""
+        put = lambda value: jnp.array(value, self.D.dtype)  # a buffer of its own: the state is donated
+        span = replace(self.span, outer=jnp.zeros_like(self.span.g_tilde)) if self.learns_outer_products else self.span
+        return replace(self, span=span, feedback=LazyFeedback(put(initial), put(independent), jnp.zeros_like(self.D)))
+
+    def evolve(self, before: LazyMatrix, rates: Plasticity, outer: Float[Array, "P S"] | None, v: Float[Array, "P S"]) -> LazyMatrix:
+        """b₁ ← (1 − decay) b₁ + pull, b₀ ← (1 − decay) b₀, and E the rest, W(t) − W(0) being D."""
+        assert self.feedback is not None
+        old, kept = self.feedback, 1.0 - rates.decay
+        E = rates.update(old.E, before.D, self.D)
+        if outer is not None:
+            E = E + self.a.T @ self.span.outer / v.shape[0]
+        return replace(self, feedback=LazyFeedback(kept * old.on_initial + rates.pull, kept * old.on_independent, E))
 
     def learn(self, rates: Float[Array, "P"], g_tilde: Float[Array, "P S"], v: Float[Array, "P S"]) -> LazyMatrix:
         """W += Σ_ν rates_ν g̃_ν v_νᵀ/N for the fields of the last `transpose` and `forward`: D += aᵀ diag(rates) g̃."""
@@ -211,6 +272,7 @@ class LazyMatrix:
             Upsilon=jnp.concatenate([self.Upsilon, backward]),
             V=None if self.V is None or independent is None else jnp.concatenate([self.V, independent]),
             fed_back=None if self.fed_back is None else pad(self.fed_back, q, q),
+            feedback=None if self.feedback is None else replace(self.feedback, E=pad(self.feedback.E, r, q)),
             N=pad(self.N, r, q),
             A=pad(self.A, r, q),
             B=pad(self.B, r, q),
@@ -229,15 +291,25 @@ class LazyReadout:
     basis: Basis
     a: Float[Array, "P r"]
     tol: Float[Array, ""]
+    b: Float[Array, "1 S"] | None = None
 
     def forward(self, v: Float[Array, "P S"]) -> tuple[LazyReadout, Float[Array, "P"]]:
         """⟨w φ⟩."""
         basis, c, _ = self.basis.extend(v, self.tol)
         return replace(self, basis=basis, a=c), self.probe(v)
 
-    def transpose(self, g: None, g_tilde: None) -> tuple[LazyReadout, Carried]:
+    def transpose(self, g: None, g_tilde: None, outer: None = None) -> tuple[LazyReadout, Carried]:
         """g^{L+1} = 1: the fields are the vectors themselves."""
-        return self, Carried(self.w, self.w, self.w0, self.v)
+        return self, Carried(self.w, self.w, self.w0, self.v, self.b)
+
+    def with_feedback(self, initial: Float[Array, ""], independent: Float[Array, ""]) -> LazyReadout:
+        """b(0) = initial w + independent v."""
+        return replace(self, b=initial * self.w + (0.0 if self.v is None else independent * self.v))
+
+    def evolve(self, before: LazyReadout, rates: Plasticity, outer: Float[Array, "P"] | None, v: Float[Array, "P S"]) -> LazyReadout:
+        """b ← (1 − decay) b + pull w + copy Δw + (1/P) Σ_ν outer_ν v_ν."""
+        b = rates.update(self.b, before.w, self.w)
+        return replace(self, b=b if outer is None else b + combine(outer[None], v) / v.shape[0])
 
     def learn(self, rates: Float[Array, "P"], g_tilde: None, v: Float[Array, "P S"]) -> LazyReadout:
         """w += Σ_ν rates_ν v_ν."""

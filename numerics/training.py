@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .dynamics import Dynamics
+from .protocol import Plasticity
 
 
 @jax.tree_util.register_dataclass
@@ -110,7 +111,20 @@ def step(state: State, rule: Dynamics, scales: Scales, probe: Probe | None = Non
     state, f, Delta = output(state, a, rule, scales)
     f_test = None if probe is None else predict(state, probe, rule, scales)
     state, g, g_tilde = backward(state, h, Delta, rule, scales)
-    return learn(state, a, g_tilde, Delta, rule, scales), Fields(h, a, g, g_tilde, f, Delta, f_test)
+    top = scales.gamma0 * (f - state.readout_bias + state.f0)  # σ_w w·a^L/N
+    return learn(state, h, a, g_tilde, top, Delta, rule, scales), Fields(h, a, g, g_tilde, f, Delta, f_test)
+
+
+def with_feedback(state: State, rule: Dynamics, scales: Scales) -> State:
+    """The network at initialisation with its feedback weights, if the rule lets them learn."""
+    if not rule.evolves:
+        return state
+    first, *others = state.matrices
+    planted = tuple(
+        matrix.with_feedback(initial, independent)
+        for matrix, (_, initial, independent, _) in zip(others, rule.module.path(**scales.parameters), strict=True)
+    )
+    return replace(state, matrices=(first, *planted))
 
 
 def forward(state: State, rule: Dynamics, scales: Scales):
@@ -161,7 +175,8 @@ def backward(state: State, h, Delta: Float[Array, "P"], rule: Dynamics, scales: 
     g: list[Any] = [None] * (depth + 1)
     g_tilde: list[Any] = [None] * (depth + 1)
     for l in reversed(range(depth)):
-        matrices[l + 1], carried = matrices[l + 1].transpose(g[l + 1], g_tilde[l + 1])
+        outer = None if l == depth - 1 else outer_fields(rule, h[l + 1], g_tilde[l + 1], Delta[:, None], scales)
+        matrices[l + 1], carried = matrices[l + 1].transpose(g[l + 1], g_tilde[l + 1], outer)
         slope = rule.module.slope(h[l], gate(state, l), **scales.parameters)
         g[l] = slope * (sigma_w * carried.true)
         g_tilde[l] = g[l]
@@ -174,21 +189,43 @@ def backward(state: State, h, Delta: Float[Array, "P"], rule: Dynamics, scales: 
 
 
 def _feedback_field(rule: Dynamics, l: int, coefficients, sigma_w, carried, direct, like):
-    """z̃ = σ_w (transported Wᵀ(t) + initial Wᵀ(0) + independent Vᵀ) g̃ + direct ξ, with the terms that the rule has."""
+    """z̃ = σ_w (transported Wᵀ(t) + initial Wᵀ(0) + independent Vᵀ) g̃ + direct ξ, with the terms that the rule has.
+
+    With feedback weights that learn, B(t) stands for initial Wᵀ(0) + independent Vᵀ.
+    """
     transported, initial, independent, straight = coefficients
     z = jnp.zeros_like(like)
+    if rule.uses(l + 1, "direct"):
+        z = z + straight * direct
     if rule.uses(l + 1, "transported"):
         z = z + transported * sigma_w * carried.transported
+    if rule.evolves:
+        return z + sigma_w * carried.evolved
     if rule.uses(l + 1, "initial"):
         z = z + initial * sigma_w * carried.initial
     if rule.uses(l + 1, "independent"):
         z = z + independent * sigma_w * carried.independent
-    if rule.uses(l + 1, "direct"):
-        z = z + straight * direct
     return z
 
 
-def learn(state: State, a, g_tilde, Delta: Float[Array, "P"], rule: Dynamics, scales: Scales) -> State:
+def outer_fields(rule: Dynamics, h, g_tilde, Delta, scales: Scales):
+    """v of the layer above, whose outer products with its inputs the feedback weights learn; None where there are none."""
+    if not rule.learns_outer_products:
+        return None
+    return jnp.broadcast_to(rule.module.outer(h, g_tilde, Delta, **scales.parameters), h.shape)
+
+
+def _evolve(before, after, h, a, g_tilde, top, Delta: Float[Array, "P"], rule: Dynamics, scales: Scales):
+    """The feedback weights' step; at the readout h^{L+1} is `top` = σ_w w·a^L/N and g̃^{L+1} = 1."""
+    rates = Plasticity(*rule.module.evolution(**scales.parameters))
+    outers = [None, *(outer_fields(rule, h[l], g_tilde[l], Delta[:, None], scales) for l in range(1, rule.depth))]
+    outers.append(outer_fields(rule, top, jnp.ones_like(top), Delta, scales))
+    return tuple(
+        new.evolve(old, rates, outer, v) for new, old, outer, v in zip(after, before, outers, (None, *a), strict=True)
+    )
+
+
+def learn(state: State, h, a, g_tilde, top, Delta: Float[Array, "P"], rule: Dynamics, scales: Scales) -> State:
     """W^ℓ += c0 σ_w Σ_μ Δ_μ g̃^{ℓ+1}_μ a^{ℓ}_μᵀ, b^ℓ += c0 σ_b Σ_μ Δ_μ g̃^{ℓ+1}_μ, c0 = ηγ0/P."""
     sigma_w, sigma_b = rule.module.scales(**scales.parameters)
     rates = scales.eta * scales.gamma0 / scales.y.shape[0] * Delta
@@ -196,6 +233,8 @@ def learn(state: State, a, g_tilde, Delta: Float[Array, "P"], rule: Dynamics, sc
         matrix.learn(sigma_w * rates, field, v)
         for matrix, field, v in zip(state.matrices, (*g_tilde, None), (None, *a), strict=True)
     )
+    if rule.evolves:
+        matrices = _evolve(state.matrices, matrices, h, a, g_tilde, top, Delta, rule, scales)
     biases = tuple(bias + sigma_b * (rates @ field)[None] for bias, field in zip(state.biases, g_tilde, strict=False))
     # f moves by σ_b times the readout bias over γ0, hence the missing γ0
     readout_bias = state.readout_bias + scales.eta / scales.y.shape[0] * sigma_b**2 * jnp.sum(Delta)

@@ -14,7 +14,7 @@ import sympy as sp
 from ..errors import BadInput
 from ..lazy import LazyKernel
 from ..rules import BoundRule, PathCoefficients
-from ..symbols import Delta, h, m, z
+from ..symbols import Delta, g_tilde, h, m, z
 from .kernel import RESERVED, KernelWriter
 from .printer import JnpPrinter, imports, python_name
 
@@ -74,6 +74,7 @@ def dynamics_source(bound: BoundRule) -> str:
         function("slope", "h, m", "∂forward/∂h: the true gradient is g = slope · z.", bound.slope),
         function("pseudo_gradient", "h, z, m, Delta", "g̃, the field in the weight update.", bound.pseudo_gradient),
         _path(bound, printer, keywords),
+        *_evolution(bound, names, keywords),
     ])  # fmt: skip
     header = [
         f'"""{bound.rule.name} on a network with {count(bound.net.depth, "hidden layer")}.',
@@ -111,7 +112,7 @@ def kernel_source(kernel: LazyKernel, standalone: bool = False) -> str:
     ]  # fmt: skip
     entries = [_entry("kernel", "ntk", keywords), _entry("nngp", "nngp", _used(recursions[2], keywords))]
     functions = called(writer.expectation_functions(), "\n".join(recursions))
-    body = "\n\n\n".join([_kernel_constants(kernel, keywords), *functions, *recursions, *entries])
+    body = "\n\n\n".join([_kernel_constants(writer, keywords), *functions, *recursions, *entries])
     text = "\n".join([*_kernel_header(kernel), "", *imports(body), body, ""])
     return text
 
@@ -129,13 +130,19 @@ def _kernel_header(kernel: LazyKernel) -> list[str]:
     ]
 
 
-def _kernel_constants(kernel: LazyKernel, keywords: Sequence[str]) -> str:
+def _kernel_constants(writer: KernelWriter, keywords: Sequence[str]) -> str:
+    kernel, rules = writer.kernel, writer.rules
     symmetric = all(dual.f == dual.g for dual in kernel.duals)
+    method = "quadrature (" + "; ".join(f"{what}: {rule}" for what, rule in rules.items()) + ")" if rules else "closed form"
+    # what a tile of inputs computes once must not outweigh what it computes for each pair
+    entries = {"": 16, "hermite": 20, "angular": 22, "nested": 12}[max((r.kind for r in rules.values()), default="")]
     return "\n".join([
         f"NAME = {_quoted(kernel.rule.name)}",
         f"DEPTH = {kernel.depth}",
         f"PARAMETERS = {_tuple(map(_quoted, keywords))}",
         f"SYMMETRIC = {symmetric}",
+        f"METHOD = {_quoted(method)}",
+        f"TILE = 2**{entries}",
     ])  # fmt: skip
 
 
@@ -155,8 +162,8 @@ def called(functions: list[str], text: str) -> list[str]:
     """The generated functions that `text` calls, directly or through one another."""
     kept: list[str] = []
     for function in reversed(functions):
-        name = re.match(r"def (\w+)", function)[1]
-        if re.search(rf"\b{name}\(", "\n".join([text, *kept])):
+        name = function.split("(")[0].removeprefix("def ")
+        if re.search(rf"\b{name}\b", "\n".join([text, *kept])):
             kept.insert(0, function)
     return kept
 
@@ -182,14 +189,18 @@ def count(number: int, noun: str) -> str:
 
 
 def _constants(bound: BoundRule, keywords: Sequence[str]) -> str:
-    kinds = tuple(tuple(f.name for f in fields(PathCoefficients) if getattr(at, f.name) != 0) for at in bound.path)
+    evolution = bound.rule.evolution
+    pulled = {"initial"} if evolution is not None and evolution.pull != 0 else set()
+    kinds = tuple(tuple(f.name for f in fields(PathCoefficients) if getattr(at, f.name) != 0 or f.name in pulled) for at in bound.path)
     return "\n".join([
         f"NAME = {_quoted(bound.rule.name)}",
         f"DEPTH = {bound.net.depth}",
         f"PARAMETERS = {_tuple(map(_quoted, keywords))}",
         f"USES_GATES = {bound.rule.uses_gates}",
         f"PROPAGATES_GRADIENT = {bound.rule.propagates_gradient}",
-        "# non-zero feedback coefficients of the layers 1…L",
+        f"EVOLVES = {evolution is not None}",
+        f"LEARNS_OUTER_PRODUCTS = {evolution is not None and evolution.outer != 0}",
+        "# feedback coefficients of the layers 1…L that are not zero at all times",
         f"PATH = {_tuple(_tuple(map(_quoted, kind)) for kind in kinds)}",
     ])  # fmt: skip
 
@@ -201,6 +212,28 @@ def _path(bound: BoundRule, printer: JnpPrinter, keywords: Sequence[str]) -> str
     ]  # fmt: skip
     doc = "Feedback coefficients (transported, initial, independent, direct) of the layers 1…L."
     return "\n".join([f"def path({signature('', keywords)}):", f'    """{doc}"""', "    return (", *rows, "    )"])
+
+
+def _evolution(bound: BoundRule, names: dict, keywords: Sequence[str]) -> list[str]:
+    """The update of feedback weights that learn; nothing for those that do not."""
+    evolution = bound.rule.evolution
+    if evolution is None:
+        return []
+    printer = JnpPrinter({h: "h", g_tilde: "g_tilde", Delta: "Delta", **names})
+    rates = ", ".join(printer.doprint(rate) for rate in (evolution.decay, evolution.pull, evolution.copy))
+    update = [
+        f"def evolution({signature('', keywords)}):",
+        '    """(decay, pull, copy): B ← (1 − decay) B + pull Wᵀ + copy ΔWᵀ + outer products."""',
+        f"    return {rates}",
+    ]
+    if evolution.outer == 0:
+        return ["\n".join(update)]
+    outer = [
+        f"def outer({signature('h, g_tilde, Delta', keywords)}):",
+        '    """v of the layer above, whose outer products with its inputs B learns."""',
+        f"    return {printer.doprint(evolution.outer)}",
+    ]
+    return ["\n".join(update), "\n".join(outer)]
 
 
 def _quoted(text: str) -> str:

@@ -4,54 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import norm
-from scipy.stats import t as student
+from compare import LIMIT, record, worst, z_scores
 
 from derive import DFA, FA, GD, GLN, MLP, Feedback, Hebb, Rule, h, rho, sqrt, z
 from numerics import Problem, solve_dmft, train_finite
 
-# |z| that no comparison may pass; each takes the largest of up to a few hundred correlated numbers.
-LIMIT = 4.0
-
 RULES = {"GD": GD(), "FA": FA(0.6), "DFA": DFA(), "Hebb": Hebb(), "GLN": GLN()}
 QUICK = [(2, "tanh"), (3, "relu")]
 THOROUGH = [(2, "relu"), (3, "tanh"), (1, "tanh"), (1, "relu")]
-
-
-def z_scores(a, b) -> np.ndarray:
-    """Differences in standard deviations of a normal distribution that are as unlikely as the observed ones.
-
-    Errors are estimated from a dozen runs, so (a − b)/error follows Welch's t distribution; its tails are heavier than a normal's.
-    Entries that are exact on both sides must agree.
-    """
-    (mean_a, se_a, n_a), (mean_b, se_b, n_b) = a, b
-    error = np.sqrt(se_a**2 + se_b**2)
-    exact = error < 1e-12
-    np.testing.assert_allclose(mean_a[exact], mean_b[exact], atol=1e-9)
-    se_a, se_b, error, t = se_a[~exact], se_b[~exact], error[~exact], np.abs(mean_a - mean_b)[~exact] / error[~exact]
-    freedom = error**4 / (se_a**4 / (n_a - 1) + se_b**4 / (n_b - 1))
-    return norm.isf(student.sf(t, freedom))
-
-
-def record(solution) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
-    """Mean, standard error and number of runs of what is compared: outputs, losses, kernels of all layers at the end and across time."""
-    found = {name: (getattr(solution, name), getattr(solution, f"{name}_se")) for name in ("f", "loss", "entk")}
-    if solution.f_test is not None:
-        found["f_test"] = (solution.f_test, solution.f_test_se)
-    for name in ("Phi", "G", "G_tilde", "H"):
-        for l in range(1, solution.depth + 1):
-            kernel = getattr(solution, name)[l]
-            found[f"{name}{l}"] = (kernel.block(-1, -1), kernel.block_se(-1, -1))
-            found[f"{name}{l} across time"] = (kernel.block(2, -2), kernel.block_se(2, -2))
-    runs = solution.settings.get("replicas") or solution.settings["seeds"]
-    return {name: (mean, se, runs) for name, (mean, se) in found.items()}
-
-
-def worst(solution, simulation) -> dict[str, float]:
-    """The largest z of each quantity."""
-    a, b = record(solution), record(simulation)
-    scores = {name: z_scores(a[name], b[name]) for name in a}
-    return {name: float(z.max()) for name, z in scores.items() if z.size}
 
 
 def problem(steps: int = 10, gamma0: float = 1.5) -> Problem:
@@ -64,7 +24,7 @@ def theory(rule, net, p=None, **options):
     return solve_dmft(p or problem(), rule, net, samples=2048, replicas=8, **options)
 
 
-def networks(rule, net, p=None, width=1024, seeds=12):
+def networks(rule, net, p=None, width=512, seeds=32):
     return train_finite(p or problem(), rule, net, width=width, seeds=seeds, seed=1)
 
 
@@ -101,7 +61,7 @@ def test_a_rule_of_ones_own_agrees_with_wide_networks():
     rule, net = Rule("mixed", z * (1 + h**2 / 10), feedback), MLP(depth=2, activation="tanh")
     p = problem()
     sol = solve_dmft(p, rule, net, samples=2048, replicas=8, parameters={"rho": 0.4})
-    sim = train_finite(p, rule, net, width=1024, seeds=12, parameters={"rho": 0.4})
+    sim = train_finite(p, rule, net, width=512, seeds=32, parameters={"rho": 0.4})
     scores = worst(sol, sim)
     assert max(scores.values()) < LIMIT, scores
 

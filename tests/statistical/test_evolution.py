@@ -1,0 +1,67 @@
+"""Feedback weights that learn: infinite width against wide networks whose feedback matrices are trained entry by entry."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from compare import LIMIT, worst
+
+from derive import FA, MLP, Evolution, Feedback, Rational, Rule, dphi, h, rho, sqrt, z
+from numerics import Problem, solve_dmft, train_finite
+
+FAST = Rational(1, 5)
+RULES = {
+    "symmetric alignment": Feedback(initial=rho, independent=sqrt(1 - rho**2), evolution=Evolution(decay=FAST, pull=FAST)),
+    "weight mirror": Feedback(independent=1, evolution=Evolution(decay=Rational(1, 20), outer=h)),
+    "Kolen-Pollack": Feedback(independent=1, evolution=Evolution(decay=Rational(1, 20), copy=1)),
+}
+
+
+def rule(name: str) -> Rule:
+    return Rule(name, dphi(h) * z, RULES[name])
+
+
+def problem() -> Problem:
+    random = np.random.default_rng(7)
+    X, X_test = random.normal(size=(3, 12)), random.normal(size=(2, 12))
+    return Problem(X, np.array([1.0, -1.0, 0.5]), gamma0=1.5, eta=0.4, steps=10, X_test=X_test)
+
+
+def pair(name: str, activation: str, depth: int, theory_of: Rule | None = None):
+    net, parameters = MLP(depth=depth, activation=activation), {"rho": 0.3} if name == "symmetric alignment" else {}
+    used = {} if theory_of is not None else parameters
+    solution = solve_dmft(problem(), theory_of or rule(name), net, samples=2048, replicas=8, parameters=used)
+    return solution, train_finite(problem(), rule(name), net, width=1024, seeds=12, seed=1, parameters=parameters)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_theory_agrees_with_networks(name):
+    scores = worst(*pair(name, "tanh", 2))
+    assert max(scores.values()) < LIMIT, scores
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activation, depth", [("relu", 2), ("tanh", 3)])
+@pytest.mark.parametrize("name", RULES)
+def test_theory_agrees_with_networks_thoroughly(name, activation, depth):
+    scores = worst(*pair(name, activation, depth))
+    assert max(scores.values()) < LIMIT, scores
+
+
+def test_frozen_feedback_is_not_the_theory_of_learning_feedback():
+    scores = worst(*pair("symmetric alignment", "tanh", 2, theory_of=FA(0.3)))
+    assert scores["loss"] > 2 * LIMIT, scores
+
+
+def test_alignment_grows_to_one_under_symmetric_alignment():
+    net = MLP(depth=2, activation="tanh")
+    solution = solve_dmft(problem(), rule("symmetric alignment"), net, samples=512, replicas=2, parameters={"rho": 0.0})
+    assert np.all(np.abs(solution.alignment[:, 0]) < 0.1) and np.all(solution.alignment[:, -1] > 0.8)
+
+
+def test_no_learning_is_feedback_alignment():
+    net, still = MLP(depth=2, activation="tanh"), Rule("still", dphi(h) * z, Feedback(0, rho, sqrt(1 - rho**2), 0, Evolution()))
+    options = {"samples": 256, "replicas": 1, "parameters": {"rho": 0.6}}
+    ours = solve_dmft(problem(), still, net, **options)
+    plain = solve_dmft(problem(), FA(rho), net, **options)
+    np.testing.assert_allclose(ours.f, plain.f, rtol=1e-9, atol=1e-12)
