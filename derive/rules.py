@@ -245,8 +245,13 @@ def _correlations(values: object) -> tuple[sp.Expr, ...] | sp.Expr:
     exact = _coefficient(values)
     for entry in exact if isinstance(exact, tuple) else (exact,):
         if entry.is_number and not (entry.is_real and 0 <= entry <= 1):
-            raise BadInput(f"rho={sp.N(entry, 6)} is not a correlation: FA needs 0 <= rho <= 1")
+            raise BadInput(f"rho={_short(entry)} is not a correlation: FA needs 0 <= rho <= 1")
     return exact
+
+
+def _short(number: sp.Expr) -> str:
+    """A number as a person would write it."""
+    return f"{float(number):g}" if number.is_real else str(number)
 
 
 def _each(function, values):

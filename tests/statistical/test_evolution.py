@@ -50,7 +50,7 @@ def test_theory_agrees_with_networks_thoroughly(name, activation, depth):
 
 def test_frozen_feedback_is_not_the_theory_of_learning_feedback():
     scores = worst(*pair("symmetric alignment", "tanh", 2, theory_of=FA(0.3)))
-    assert scores["loss"] > 2 * LIMIT, scores
+    assert scores["loss"] > 1.5 * LIMIT, scores
 
 
 def test_alignment_grows_to_one_under_symmetric_alignment():
