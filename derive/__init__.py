@@ -57,10 +57,13 @@ from .derivation import Derivation, Step
 from .dmft import DMFTEquations, dmft_equations
 from .errors import BadInput, DeriveError, NoClosedForm
 from .evolution import Evolution
+from .expansion import SmallFeatureExpansion, small_feature_expansion
 from .gaussian import Expectation, covariance, expectation
 from .lazy import LazyKernel, lazy_kernel
+from .linear import LinearEquations
 from .network import MLP
 from .rules import DFA, FA, GD, GLN, BoundRule, Feedback, Hebb, Rule
+from .scalar import ScalarReduction, scalar_reduction
 from .symbols import (
     Delta,
     K_mumu,

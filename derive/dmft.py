@@ -342,6 +342,12 @@ class DMFTEquations:
 
         return linear_equations(self)
 
+    def limits(self) -> Derivation:
+        """γ0 → 0, parameters → 0, one hidden layer, linear units: taken on these equations and checked."""
+        from .limits import limits_derivation
+
+        return limits_derivation(self)
+
     def derivation(self) -> Derivation:
         """From the update rule to the closed equations, line by line."""
         from .dmft_text import equations_derivation
