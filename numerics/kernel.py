@@ -108,7 +108,7 @@ class _Evaluation:
 
     def _evaluate(self, X1: jax.Array, X2: jax.Array | None, parameters: dict, block: int | None) -> jax.Array:
         pairs, single = partial(self.pairs, **parameters), partial(self.single, **parameters)
-        return pairwise(pairs, single, X1, X2, self.symmetric, block)
+        return pairwise(pairs, single, X1, X2, self.symmetric, self.owner.module.TILE, block)
 
     def _all_near(self, X1: jax.Array, X2: jax.Array | None, parameters: dict) -> jax.Array:
         values = all_pairs(partial(self.pairs, **parameters), X1, X1 if X2 is None else X2)

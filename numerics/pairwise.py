@@ -15,21 +15,15 @@ from jax import lax
 
 from . import safe
 
-# Entries of a tile: about half a core's second-level cache in float64; an accelerator wants fewer, larger launches.
-_TILE = {"cpu": 2**16}
+# An accelerator wants fewer, larger launches than a processor's cache.
 _ACCELERATOR_TILE = 2**24
 
 Pairs = Callable[..., jax.Array]
 Single = Callable[[jax.Array], jax.Array]
 
 
-def tile_entries() -> int:
-    """Entries that are computed at once on this machine's default device."""
-    return _TILE.get(jax.default_backend(), _ACCELERATOR_TILE)
-
-
 def pairwise(
-    pairs: Pairs, single: Single, X1: jax.Array, X2: jax.Array | None, symmetric: bool, block: int | None = None
+    pairs: Pairs, single: Single, X1: jax.Array, X2: jax.Array | None, symmetric: bool, entries: int, block: int | None = None
 ) -> jax.Array:
     """pairs(K_mumu, K_munu, K_nunu) for all rows of X1 and X2, with single(K) on the diagonal if X2 is None.
 
@@ -38,24 +32,26 @@ def pairwise(
         single: the same at coincident inputs.
         X1, X2: (N1, D) and (N2, D); None: X1 with itself.
         symmetric: whether pairs(a, c, b) = pairs(b, c, a); halves the work if X2 is None.
-        block: rows at a time; chosen from the machine if None.
+        entries: of a tile, on a processor.
+        block: rows at a time; chosen from `entries` if None.
 
     Returns:
         (N1, N2); exactly symmetric where `symmetric` and X2 is None.
     """
+    entries = entries if jax.default_backend() == "cpu" else max(entries, _ACCELERATOR_TILE)
     if X2 is None and symmetric:
-        return _symmetric(pairs, single, X1, block)
-    values = _rows(pairs, X1, X1 if X2 is None else X2, block)
+        return _symmetric(pairs, single, X1, block or isqrt(entries))
+    values = _rows(pairs, X1, X1 if X2 is None else X2, block, entries)
     if X2 is None:
         index = jnp.arange(len(X1))
         values = values.at[index, index].set(jnp.ravel(single(safe.gram(X1[:1], X1)[2])))
     return values
 
 
-def _rows(pairs: Pairs, X1: jax.Array, X2: jax.Array, block: int | None) -> jax.Array:
+def _rows(pairs: Pairs, X1: jax.Array, X2: jax.Array, block: int | None, entries: int) -> jax.Array:
     """Blocks of rows, one after the other."""
     total = len(X1)
-    size = min(total, block or _even(total, max(1, tile_entries() // max(1, len(X2)))))
+    size = min(total, block or _even(total, max(1, entries // max(1, len(X2)))))
     if size >= total:
         return pairs(*safe.gram(X1, X2))
     count = ceil(total / size)
@@ -65,10 +61,10 @@ def _rows(pairs: Pairs, X1: jax.Array, X2: jax.Array, block: int | None) -> jax.
     return values[:total]
 
 
-def _symmetric(pairs: Pairs, single: Single, X: jax.Array, block: int | None) -> jax.Array:
+def _symmetric(pairs: Pairs, single: Single, X: jax.Array, block: int) -> jax.Array:
     """Tiles on and above the diagonal, each written on both sides."""
     total = len(X)
-    size = min(total, block or _even(total, isqrt(tile_entries())))
+    size = min(total, _even(total, block))
     diagonal = single(safe.gram(X[:1], X)[2]) * jnp.ones((1, total), X.dtype)
     if size >= total:
         return safe.with_diagonal(pairs(*safe.gram(X)), diagonal)
@@ -105,4 +101,4 @@ def _even(total: int, wanted: int) -> int:
     return max(divisors) if divisors else ceil(total / ceil(total / wanted))
 
 
-__all__ = ["pairwise", "tile_entries"]
+__all__ = ["pairwise"]

@@ -14,6 +14,7 @@ from ..lazy import LazyKernel
 from ..symbols import h, m, u, v, x, z
 from .lower import GAP, SAFE_FUNCTIONS, SCALE, Lowered, gap, lower
 from .printer import FUNCTIONS, JnpPrinter
+from .series import Quadrature, quadrature
 
 # names in a layer's text: (μ,μ), (μ,ν), (ν,ν)
 Names = tuple[str, str, str]
@@ -36,6 +37,7 @@ class Expectation:
         dual: the expectation.
         pair, diagonal: the lowered closed forms; None where there is none.
         gap: see `lower.gap`.
+        rule: how to integrate it at a pair of inputs, where there is no closed form.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Expectation:
     pair: Lowered | None
     diagonal: sp.Expr | None
     gap: sp.Expr | None = None
+    rule: Quadrature | None = None
 
     @property
     def takes_root(self) -> bool:
@@ -70,6 +73,8 @@ class KernelWriter:
         pair = lower(dual.closed) if dual.closed is not None else None
         diagonal = lower(dual.closed_diagonal).expr if dual.closed_diagonal is not None else None
         made = Expectation(name, dual, pair, diagonal)
+        if pair is None or diagonal is None:
+            made.rule = quadrature(dual)
         if made.takes_root and dual.f == dual.g and diagonal is not None and len(pair.roots) == 1:
             made.gap = gap(pair.expr, diagonal, pair.roots[0])
         return made
@@ -104,6 +109,40 @@ class KernelWriter:
                 lines.append(f"{root.symbol.name} = safe.sqrt(safe.det2({parts}))")
         return lines
 
+    def single_site(self, made: Expectation) -> tuple[list[str], str]:
+        """The functions under an integral, and the text that names them in a call."""
+        functions, names = [], []
+        number = made.name.removeprefix("E")
+        for letter, expr in (("f", made.dual.f), ("g", made.dual.g)):
+            if letter == "g" and made.dual.f == made.dual.g:
+                names.append(names[0])
+                continue
+            used = [name for symbol, name in self.keywords.items() if symbol in expr.free_symbols]
+            keywords = f", *, {', '.join(used)}" if used else ""
+            text = self.printer.doprint(expr)
+            text = text if x in expr.free_symbols else f"jnp.full_like(x, {text})"
+            doc = f"{letter}(x) = {sp.sstr(expr)}."
+            functions.append(f'def {letter}{number}(x{keywords}):\n    """{doc}"""\n    return {text}')
+            passed = "".join(f", {name}={name}" for name in used)
+            names.append(f"lambda x: {letter}{number}(x{passed})" if used else f"{letter}{number}")
+        return functions, ", ".join(names)
+
+    def integrals(self, made: Expectation) -> list[str]:
+        """Functions that integrate what has no closed form."""
+        if made.rule is None:
+            return []
+        text, names = self.single_site(made)
+        doc = f"E[f{made.name[1:]}(u) {'f' if made.dual.f == made.dual.g else 'g'}{made.name[1:]}(v)]"
+        if made.pair is None:
+            call = f"quadrature.{made.rule.kind}({names}, q_mumu, q_munu, q_nunu, {made.rule.arguments})"
+            why = f"{doc}: {made.rule}.\n\n    No closed form: {made.dual.reason}.\n    "
+            text.append(self.function(made.name, "q_mumu, q_munu, q_nunu", made.dual, why, [f"return {call}"]))
+        if made.diagonal is None:
+            breaks = tuple(sorted(set(made.rule.breaks[0]) | set(made.rule.breaks[1])))
+            call = f"quadrature.single({names}, q_mumu, {breaks})"
+            text.append(self.function(f"{made.name}_diagonal", "q_mumu", made.dual, f"{doc} at v = u.", [f"return {call}"]))
+        return text
+
     def closed_functions(self, made: Expectation) -> list[str]:
         """The functions of an expectation: at a pair of inputs, at one input, and its gap."""
         text, printer = [], self.printer
@@ -124,7 +163,14 @@ class KernelWriter:
 
     def expectation_functions(self) -> list[str]:
         """The functions of all expectations that were called."""
-        return [text for made in self.expectations.values() for text in self.closed_functions(made)]
+        made = self.expectations.values()
+        return [text for one in made for text in (*self.integrals(one), *self.closed_functions(one))]
+
+    @property
+    def rules(self) -> dict[str, Quadrature]:
+        """The quadratures in use, by the functions that they integrate."""
+        used = (made for made in self.expectations.values() if made.rule is not None and made.pair is None)
+        return {f"{made.dual.f}, {made.dual.g}" if made.dual.f != made.dual.g else str(made.dual.f): made.rule for made in used}
 
     def expectation(self, dual: Dual) -> Expectation:
         """The generated function of a dual; a new one if no layer has asked for it yet."""
