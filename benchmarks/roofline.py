@@ -1,0 +1,94 @@
+"""What this machine could do at best: measured rates, and the bytes and operations that a solution needs.
+
+Model, per step, in units of S numbers, with r_ℓ the rank of the features φ(h^ℓ) and q_ℓ that of the gradient fields g^ℓ so far (read off the
+solution), P examples, b bytes a number:
+
+    hidden matrix ℓ = 1…L−1 (bases Q, P and innovations Ξ, Υ, each read once):  bytes 2 (r_ℓ + q_{ℓ+1}) b,
+        operations 8 P (r_ℓ + q_{ℓ+1}): coefficients, residual, and images along innovations and along the other basis, both ways
+    bases kept for kernels only, r_L and q_1:                                      bytes (r_L + q_1) b, operations 4 P (r_L + q_1)
+
+The least time of a step is the larger of bytes/bandwidth and operations/rate. Fields themselves (P rows), eigendecompositions of P × P
+matrices, conditioning of new directions, drawing of normals, compilation and assembly of the result count as nothing: the solver pays for
+them. Second readings of a basis, which a larger cache would save, count as nothing too.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from numerics import Solution
+
+
+class Machine(NamedTuple):
+    """Measured rates.
+
+    Attributes:
+        bandwidth: bytes per second of a = b + s c on arrays that no cache holds.
+        rate: operations per second of a square matrix product.
+    """
+
+    bandwidth: float
+    rate: float
+
+
+def measure(dtype: str = "float64", repeats: int = 5, length: int = 8_000_000, order: int = 1536) -> Machine:
+    """Rates of this machine now; best of several, as a limit should be.
+
+    Args:
+        dtype: of the numbers.
+        repeats: how often each.
+        length: of the vectors.
+        order: of the matrices.
+    """
+    b, c = jnp.ones(length, dtype), jnp.full(length, 2.0, dtype)
+    matrix = jnp.asarray(np.random.default_rng(0).normal(size=(order, order)), dtype)
+    triad = jax.jit(lambda b, c: b + 3.0 * c)
+    product = jax.jit(lambda m: jnp.matmul(m, m, precision="highest"))
+    return Machine(3 * length * b.dtype.itemsize / _best(triad, repeats, b, c), 2 * order**3 / _best(product, repeats, matrix))
+
+
+def _best(function, repeats: int, *arguments) -> float:
+    function(*arguments).block_until_ready()
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        function(*arguments).block_until_ready()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
+def ranks(sol: Solution) -> tuple[np.ndarray, np.ndarray]:
+    """Ranks of features and of gradient fields after each time, by layer.
+
+    Shapes:
+        (L, T) each.
+    """
+
+    def of(kernel) -> np.ndarray:
+        present = np.any(kernel.left[0] != 0, axis=1)
+        last = np.where(present.any(axis=1), present.shape[1] - np.argmax(present[:, ::-1], axis=1), 0)
+        return np.maximum.accumulate(last)
+
+    layers = range(1, sol.depth + 1)
+    return np.stack([of(sol.Phi[l]) for l in layers]), np.stack([of(sol.G[l]) for l in layers])
+
+
+def least_seconds(sol: Solution, machine: Machine) -> tuple[float, float, float]:
+    """The model's least time for a run of `solve_dmft` with one replica.
+
+    Returns:
+        Seconds, and total bytes and operations.
+    """
+    r, q = ranks(sol)
+    numbers = sol.settings["samples"]
+    width = np.dtype(sol.settings["dtype"]).itemsize
+    hidden = r[:-1].sum(axis=0) + q[1:].sum(axis=0)
+    recorded = r[-1] + q[0]
+    moved = width * numbers * (2.0 * hidden + recorded)
+    operations = sol.problem.P * numbers * (8.0 * hidden + 4.0 * recorded)
+    return float(np.sum(np.maximum(moved / machine.bandwidth, operations / machine.rate))), float(moved.sum()), float(operations.sum())
