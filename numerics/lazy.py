@@ -14,6 +14,9 @@ from .problem import Problem
 from .solution import Solution, assemble
 
 
+STEP = "t"  # the parameter by which a kernel depends on the step
+
+
 def solve_lazy(
     p: Problem,
     rule: Any,
@@ -42,17 +45,20 @@ def solve_lazy(
     """
     bound, values = dynamics(rule, net, parameters)
     kernel = jaxify(rule.lazy_kernel(net))
-    used = {name: values[name] for name in kernel.parameters}
-    K = np.asarray(kernel(p.X, **used), dtype=float)
-    K_test = None if p.X_test is None else np.asarray(kernel(p.X_test, p.X, **used), dtype=float)
+    used = {name: values[name] for name in kernel.parameters if name != STEP}
+    # feedback weights that learn change the kernel with the step, also where no feature does
+    times = range(p.steps) if STEP in kernel.parameters else [0]
+    settings = [{**used, STEP: t} if STEP in kernel.parameters else used for t in times]
+    K = np.stack([np.asarray(kernel(p.X, **now), dtype=float) for now in settings])
+    K_test = None if p.X_test is None else np.stack([np.asarray(kernel(p.X_test, p.X, **now), dtype=float) for now in settings])
     f, f_test = _train(p, K, K_test)
     sigma_w, sigma_b = map(float, bound.module.scales(**values))
-    Phi_L = (np.asarray(kernel.nngp(p.X, **used), dtype=float) - sigma_b**2) / sigma_w**2
+    Phi_L = (np.asarray(kernel.nngp(p.X, **settings[0]), dtype=float) - sigma_b**2) / sigma_w**2
     absent = AbsentKernel(p.steps, p.P, "solve_lazy knows the eNTK and Φ^L only: for kernels of other layers use solve_dmft at small gamma0")
     L = bound.depth
     none: list[Kernel] = [absent] * L
     Phi: list[Kernel] = [*none[:-1], ConstantKernel(Phi_L, p.steps)]
-    entk = np.broadcast_to(K, (1, p.steps, p.P, p.P))
+    entk = np.broadcast_to(K, (p.steps, p.P, p.P))[None]
     return assemble(
         p, bound, values, "lazy", f[None], None if f_test is None else f_test[None],
         Layers(Phi, 1), Layers(none, 1), Layers(none, 1), Layers(none, 1), {}, {}, throw, entk=entk,
@@ -60,12 +66,13 @@ def solve_lazy(
 
 
 def _train(p: Problem, K: np.ndarray, K_test: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Outputs on train and test inputs at all times, from zero."""
+    """Outputs on train and test inputs at all times, from zero; kernels at every step, or one for all."""
     f = np.zeros((p.steps, p.P))
     f_test = None if K_test is None else np.zeros((p.steps, len(K_test)))
     for t in range(p.steps - 1):
         Delta = p.y - f[t]
-        f[t + 1] = f[t] + p.eta / p.P * K @ Delta
+        now = min(t, len(K) - 1)
+        f[t + 1] = f[t] + p.eta / p.P * K[now] @ Delta
         if f_test is not None and K_test is not None:
-            f_test[t + 1] = f_test[t] + p.eta / p.P * K_test @ Delta
+            f_test[t + 1] = f_test[t] + p.eta / p.P * K_test[now] @ Delta
     return f, f_test

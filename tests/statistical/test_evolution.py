@@ -7,7 +7,7 @@ import pytest
 from compare import LIMIT, worst
 
 from derive import FA, MLP, Evolution, Feedback, Rational, Rule, dphi, h, rho, sqrt, z
-from numerics import Problem, solve_dmft, train_finite
+from numerics import Problem, solve_dmft, solve_lazy, train_finite
 
 FAST = Rational(1, 5)
 RULES = {
@@ -65,3 +65,15 @@ def test_no_learning_is_feedback_alignment():
     ours = solve_dmft(problem(), still, net, **options)
     plain = solve_dmft(problem(), FA(rho), net, **options)
     np.testing.assert_allclose(ours.f, plain.f, rtol=1e-9, atol=1e-12)
+
+
+def test_lazy_limit_follows_the_feedback_weights():
+    """At γ0 = 0.02 the rich solution is the lazy one with ρ(t); the kernel frozen at its start is far off."""
+    net, p = MLP(depth=2, activation="erf"), problem()
+    still = Problem(p.X, p.y, gamma0=0.02, eta=p.eta, steps=p.steps)
+    moving = {"parameters": {"rho": 0.0}}
+    rich = solve_dmft(still, rule("symmetric alignment"), net, samples=1024, replicas=4, **moving)
+    lazy, frozen = solve_lazy(still, rule("symmetric alignment"), net, **moving), solve_lazy(still, FA(0), net)
+    # O(γ0²) and the sampling error of the kernels
+    assert np.max(np.abs(rich.loss - lazy.loss)) < 0.005
+    assert np.max(np.abs(frozen.loss - lazy.loss)) > 0.02
