@@ -13,7 +13,6 @@ from .order_parameters import AbsentKernel, ConstantKernel, Kernel, Layers
 from .problem import Problem
 from .solution import Solution, assemble
 
-
 STEP = "t"  # the parameter by which a kernel depends on the step
 
 

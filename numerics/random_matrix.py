@@ -240,7 +240,7 @@ class LazyMatrix:
         assert self.feedback is not None
         old, kept = self.feedback, 1.0 - rates.decay
         E = rates.update(old.E, before.D, self.D)
-        if outer is not None:
+        if self.span.outer is not None:
             E = E + self.a.T @ self.span.outer / v.shape[0]
         return replace(self, feedback=LazyFeedback(kept * old.on_initial + rates.pull, kept * old.on_independent, E))
 
