@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 
@@ -87,7 +87,8 @@ def _at_zero(rule: Rule, parameter: sp.Symbol) -> Rule | None:
     """The rule with a parameter of its path put to zero; None if no path is left."""
     put = lambda value: tuple(v.subs(parameter, 0) for v in value) if isinstance(value, tuple) else value.subs(parameter, 0)
     try:
-        path = replace(rule.feedback, **{name: put(getattr(rule.feedback, name)) for name in COEFFICIENTS})
+        values: dict[str, Any] = {name: put(getattr(rule.feedback, name)) for name in COEFFICIENTS}
+        path = replace(rule.feedback, **values)
         return Rule(f"{rule.name} at {parameter} = 0", rule.pseudo_gradient.subs(parameter, 0), path, rule.forward)
     except BadInput:
         return None

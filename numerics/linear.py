@@ -90,14 +90,26 @@ class _Layer:
 
     def moments(self, left: Rows, right: Rows, end: int) -> np.ndarray:
         """⟨left rightᵀ⟩ for rows with `end` columns each."""
-        total: Any = 0.0
+        return self.against(self.with_sources(left, end), right, end)
+
+    def with_sources(self, left: Rows, end: int) -> Rows:
+        """⟨left · source⟩ for every Gaussian part."""
+        found: Rows = {}
         known = slice(0, end)
-        for a, first in left.items():
-            for b, second in right.items():
+        for a, rows in left.items():
+            for b in self.backward:
                 cov = self.between(a, b, known, known)
                 if cov is not None:
-                    total = total + (first[:, :end] @ cov) @ second[:, :end].T
-        return total
+                    product = rows[:, :end] @ cov
+                    found[b] = found[b] + product if b in found else product
+        return found
+
+    def against(self, left: Rows, right: Rows, end: int) -> np.ndarray:
+        """⟨left rightᵀ⟩ from what `with_sources` made of the left."""
+        shared = [b for b in right if b in left]
+        if not shared:
+            return np.zeros((len(next(iter(left.values()))), len(next(iter(right.values())))))
+        return sum((left[b] @ right[b][:, :end].T for b in shared[1:]), left[shared[0]] @ right[shared[0]][:, :end].T)
 
 
 class _March:
@@ -233,18 +245,26 @@ class _March:
                 layer.g_tilde[a][now] = rows[now]
         else:
             self._own_path(l, above, now)
-        g, g_tilde = ({a: rows[now] for a, rows in field.items()} for field in (layer.g, layer.g_tilde))
-        past_g, past_g_tilde = _until(layer.g, now), _until(layer.g_tilde, now)
-        moments = lambda left, right: layer.moments(left, right, now.stop)
-        found = {
-            "G": moments(g, past_g), "G_tilde": moments(g, past_g_tilde), "G_tilde_T": moments(g_tilde, past_g),
-            "H": moments(g_tilde, past_g_tilde), "B": g["u"][:, : now.stop], "B_tilde": g_tilde["u"][:, : now.stop],
-        }  # fmt: skip
+        found = self._second_moments(layer, now)
         self._fill(layer.kernels["G"], found["G"], now)
         self._fill(layer.kernels["H"], found["H"], now)
         layer.kernels["G_tilde"][now, : now.stop] = found["G_tilde"]
         layer.kernels["G_tilde"][: now.stop, now] = found["G_tilde_T"].T
         return found
+
+    def _second_moments(self, layer: _Layer, now: slice) -> dict[str, np.ndarray]:
+        """Order parameters and responses of g and g̃ at t."""
+        end, known, known_own = now.stop, _until(layer.g, now), _until(layer.g_tilde, now)
+        gradient = layer.with_sources({a: rows[now] for a, rows in layer.g.items()}, end)
+        B = layer.g["u"][now, :end]
+        G = layer.against(gradient, known, end)
+        if self.module.SAME:
+            return {"G": G, "G_tilde": G, "G_tilde_T": G, "H": G, "B": B, "B_tilde": B}
+        own = layer.with_sources({a: rows[now] for a, rows in layer.g_tilde.items()}, end)
+        return {
+            "G": G, "G_tilde": layer.against(gradient, known_own, end), "G_tilde_T": layer.against(own, known, end),
+            "H": layer.against(own, known_own, end), "B": B, "B_tilde": layer.g_tilde["u"][now, :end],
+        }  # fmt: skip
 
     def _own_path(self, l: int, above: Mapping[str, np.ndarray], now: slice) -> None:
         """z̃(t) = κ ζ + c q + d ξ + E(t, ·) F, where the feedback is not the true gradient's."""
