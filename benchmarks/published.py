@@ -10,9 +10,9 @@ Baseline for `speed.py`; nothing else uses it. With n = T P and kernels as n × 
 4. averages Φ^ℓ, G^ℓ, G̃^ℓ, H^ℓ, and responses A^ℓ, B^{ℓ−1}, B̃^{ℓ−1} from the Jacobians of every sample's path, 2 n tangents each;
 5. damping: order parameter = β · estimate + (1 − β) · order parameter before, β = `new_share`.
 
-All layers of a sweep see the order parameters of the sweep before. The published notebooks differ in that they are not compiled, that they
-compute responses nobody uses (A^L, B^0), that z̃ sees the new h only an iteration later, and that Δ follows from the kernels to first order in η; `continuous=True` does the latter here. By
-default Δ obeys the telescoped update of gradient descent, exact at any η:
+All layers of a sweep see the order parameters of the sweep before. The published notebooks differ in that they are not compiled, compute
+responses nobody uses (A^L, B^0), show z̃ the new h only an iteration later, and let Δ follow from the kernels to first order in η, which
+`continuous=True` does here too. By default Δ obeys the telescoped update of gradient descent, exact at any η:
 
     γ0 [f_μ(t+1) − f_μ(t)] = c0 Σ_ν Δ_ν(t) Σ_ℓ G̃^{ℓ+1}_μν(t,t) Φ^ℓ_μν(t+1,t) + Σ_ℓ ⟨z^ℓ_μ(t) (φ^ℓ_μ(t+1) − φ^ℓ_μ(t) − φ̇^ℓ_μ(t) [h^ℓ_μ(t+1) − h^ℓ_μ(t)])⟩
 

@@ -15,7 +15,8 @@ these very runs: relative L2 distance of the loss curve, and relative Frobenius 
 
 The ensemble's cost at a given error is not searched by trial but follows from three measured numbers of each width: seconds for one network
 c, variance v and bias b of its estimate (b² less the variance left in it, never below zero: in the rival's favour). With n = v/(ε² − b²) networks
-of width N the time is n c; with extrapolation (2 √(v_N c_N) + √(v_h c_h))²/(ε² − b²), h = N/2. The choice is then run to check it (not in --quick).
+of width N the time is n c; with extrapolation (2 √(v_N c_N) + √(v_h c_h))²/(ε² − b²), h = N/2. The choice is then run to check it (not in
+--quick).
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ from numerics import Problem, solve_dmft
 
 Digest = dict[str, np.ndarray]
 ERRORS = ("loss", "kernels")
+# Timed batches of networks of one width.
+REPEATS = 3
 
 
 def take_turns(contestants: dict[str, Callable[[int], Digest]], repeats: int, frozen: Digest) -> dict[str, dict[str, float]]:
@@ -51,28 +54,34 @@ def take_turns(contestants: dict[str, Callable[[int], Digest]], repeats: int, fr
         frozen: the reference.
 
     Returns:
-        For each: seconds (median), compile, and errors of loss and kernels.
+        For each: seconds and cpu (medians; cpu is summed over cores, and what to trust on a busy machine), compile, and errors of loss
+        and kernels.
     """
     first, seconds, errors = {}, {name: [] for name in contestants}, {name: [] for name in contestants}
+    cpu: dict[str, list[float]] = {name: [] for name in contestants}
     for name, run in contestants.items():
         first[name] = _timed(run, 0)[0]
     for seed in range(1, repeats + 1):
         for name, run in contestants.items():
-            took, found = _timed(run, seed)
+            took, used, found = _timed(run, seed)
             seconds[name].append(took)
+            cpu[name].append(used)
             errors[name].append((relative_error(found["loss"], frozen["loss"]), kernel_error(found, frozen)))
     rows = {}
     for name in contestants:
         typical = median(seconds[name])
         loss, kernels = np.sqrt(np.mean(np.square(errors[name]), axis=0))
-        rows[name] = {"seconds": typical, "compile": max(first[name] - typical, 0.0), "loss": float(loss), "kernels": float(kernels)}
+        rows[name] = {
+            "seconds": typical, "cpu": median(cpu[name]), "compile": max(first[name] - typical, 0.0), "loss": float(loss),
+            "kernels": float(kernels),
+        }  # fmt: skip
     return rows
 
 
-def _timed(run: Callable[[int], Digest], seed: int) -> tuple[float, Digest]:
-    began = time.perf_counter()
+def _timed(run: Callable[[int], Any], seed: int) -> tuple[float, float, Any]:
+    began, used = time.perf_counter(), time.process_time()
     found = run(seed)
-    return time.perf_counter() - began, found
+    return time.perf_counter() - began, time.process_time() - used, found
 
 
 def ours(case: Case, samples: int) -> Callable[[int], Digest]:
@@ -93,7 +102,8 @@ def against_published(case: Case, sizes: list[int], repeats: int, quick: bool) -
     rivals = {"published": published(case, "fixed-point", quick), "published, forward in time": published(case, "causal", quick)}
     rows = take_turns({**{f"ours S={S}": ours(case, S) for S in sizes}, **rivals}, repeats, frozen)
     for name, row in rows.items():
-        print(f"  {name:28s} {row['seconds']:9.4f} s  loss {row['loss']:.2e}  kernels {row['kernels']:.2e}  (compile {row['compile']:.1f} s)")
+        times = f"{row['seconds']:9.4f} s, cpu {row['cpu']:9.4f} s, compile {row['compile']:6.1f} s"
+        print(f"  {name:28s} {times}; error of loss {row['loss']:.2e}, of kernels {row['kernels']:.2e}", flush=True)
     for rival in rivals:
         for kind in ERRORS:
             print(f"  {rival}, equal error of {kind}: {_ratio(rows, rival, kind, sizes)}")
@@ -104,19 +114,20 @@ def _ratio(rows: dict[str, dict[str, float]], rival: str, kind: str, sizes: list
     for S in sizes:
         mine = rows[f"ours S={S}"]
         if mine[kind] <= rows[rival][kind]:
-            return f"{rows[rival]['seconds'] / mine['seconds']:.0f} times slower than ours at S={S}"
+            wall, cpu = (rows[rival][measure] / mine[measure] for measure in ("seconds", "cpu"))
+            return f"{wall:.0f} times slower than ours at S={S} ({cpu:.0f} times the cpu time)"
     return "none of our sizes is as accurate"
 
 
-def unit(case: Case, width: int, seeds: int, repeats: int, frozen: Digest) -> dict[str, Any]:
-    """Cost, variance and bias² of one network's estimate, for one width."""
+def unit(case: Case, width: int, budget: float, frozen: Digest) -> dict[str, Any]:
+    """Cost, variance and bias² of one network's estimate, for one width, from as many networks as `budget` seconds hold."""
     p = case.problem
-    ensemble.train(p, case.rule, case.net, width, seeds)
-    seconds, runs = [], []
-    for seed in range(1, repeats + 1):
-        began = time.perf_counter()
-        runs.append(ensemble.train(p, case.rule, case.net, width, seeds, seed))
-        seconds.append(time.perf_counter() - began)
+    one = lambda seeds, seed: _timed(lambda s: ensemble.train(p, case.rule, case.net, width, seeds, s), seed)
+    pilot = min(one(4, seed)[0] for seed in range(3)) / 4
+    seeds = int(np.clip(budget / REPEATS / pilot, 4, 4096))
+    one(seeds, 0)
+    measured = [one(seeds, seed) for seed in range(1, REPEATS + 1)]
+    seconds, runs = [row[0] for row in measured], [row[2] for row in measured]
     f = np.concatenate([run.f for run in runs])
     kernels = {name: np.concatenate([run.kernels[name] for run in runs]) for name in runs[0].kernels}
     found = ensemble.Ensemble(f, kernels).digest(p)
@@ -132,7 +143,10 @@ def unit(case: Case, width: int, seeds: int, repeats: int, frozen: Digest) -> di
 
 
 def cheapest(units: list[dict[str, Any]], error: float, kind: str, frozen: Digest) -> dict[str, dict[str, Any]]:
-    """The cheapest ensemble with a given error, plain and extrapolated; infinite cost where none reaches it."""
+    """The cheapest ensemble with a given error, plain and extrapolated; infinite cost where none reaches it.
+
+    Its bias is `resolved` if chance left less than the error in the estimate that the bias was read from.
+    """
     best = {name: {"seconds": np.inf, "choice": "not reached"} for name in ("plain", "extrapolated")}
     by_width = {one["width"]: one for one in units}
     for one in units:
@@ -140,18 +154,19 @@ def cheapest(units: list[dict[str, Any]], error: float, kind: str, frozen: Diges
         room = error**2 - max(_squared(one["found"], frozen, kind) - v / one["count"], 0.0)
         if room > 0:
             n = max(int(np.ceil(v / room)), 1)
-            _keep(best["plain"], n * c, f"{one['width']} x {n}", [(one["width"], n)])
+            _keep(best["plain"], n * c, f"{one['width']} x {n}", [(one["width"], n)], v / one["count"] <= error**2)
         half = by_width.get(one["width"] // 2)
         if half is None:
             continue
         vh, ch = half["variance"][kind], half["cost"]
         found = {name: 2 * value - half["found"][name] for name, value in one["found"].items()}
-        room = error**2 - max(_squared(found, frozen, kind) - 4 * v / one["count"] - vh / half["count"], 0.0)
+        chance = 4 * v / one["count"] + vh / half["count"]
+        room = error**2 - max(_squared(found, frozen, kind) - chance, 0.0)
         if room > 0:
             scale = (2 * np.sqrt(v * c) + np.sqrt(vh * ch)) / room
             n, nh = max(int(np.ceil(2 * np.sqrt(v / c) * scale)), 1), max(int(np.ceil(np.sqrt(vh / ch) * scale)), 1)
             choice = [(one["width"], n), (half["width"], nh)]
-            _keep(best["extrapolated"], n * c + nh * ch, f"{one['width']} x {n}, {half['width']} x {nh}", choice)
+            _keep(best["extrapolated"], n * c + nh * ch, f"{one['width']} x {n}, {half['width']} x {nh}", choice, chance <= error**2)
     return best
 
 
@@ -159,9 +174,9 @@ def _squared(found: Digest, frozen: Digest, kind: str) -> float:
     return (relative_error(found["loss"], frozen["loss"]) if kind == "loss" else kernel_error(found, frozen)) ** 2
 
 
-def _keep(best: dict[str, Any], seconds: float, choice: str, networks: list[tuple[int, int]]) -> None:
+def _keep(best: dict[str, Any], seconds: float, choice: str, networks: list[tuple[int, int]], resolved: bool) -> None:
     if seconds < best["seconds"]:
-        best.update(seconds=seconds, choice=choice, networks=networks)
+        best.update(seconds=seconds, choice=choice, networks=networks, resolved=bool(resolved))
 
 
 def check_choice(case: Case, networks: list[tuple[int, int]], kind: str, frozen: Digest) -> tuple[float, float]:
@@ -181,10 +196,10 @@ def check_choice(case: Case, networks: list[tuple[int, int]], kind: str, frozen:
     return total, float(np.sqrt(_squared(estimate, frozen, kind)))
 
 
-def against_ensemble(case: Case, rows: dict[str, dict[str, float]], sizes: list[int], widths: list[int], repeats: int, quick: bool) -> list[dict]:
+def against_ensemble(case: Case, rows: dict[str, dict[str, float]], sizes: list[int], widths: list[int], quick: bool) -> list[dict]:
     """(b): for each of our sizes, the cheapest ensemble of the same error."""
     frozen = reference(case)[0]
-    units = [unit(case, width, max(2, min(32, 8192 // width)), repeats, frozen) for width in widths]
+    units = [unit(case, width, 2.0 if quick else 20.0, frozen) for width in widths]
     print(f"\n(b) {case.name}: ensembles; one network of width N: " + ", ".join(f"{u['width']}: {u['cost']:.2g} s" for u in units))
     found = []
     for S in sizes:
@@ -195,7 +210,8 @@ def against_ensemble(case: Case, rows: dict[str, dict[str, float]], sizes: list[
                 line = f"  S={S:<6d} {kind:8s} {mine[kind]:.2e} in {mine['seconds']:.4f} s; {name:13s} {best['choice']:24s}"
                 if np.isfinite(best["seconds"]):
                     row["ratio"] = best["seconds"] / mine["seconds"]
-                    line += f" {best['seconds']:9.3f} s: ratio {row['ratio']:.1f}"
+                    row["resolved"] = best["resolved"]
+                    line += f" {best['seconds']:9.3f} s: ratio {row['ratio']:.1f}" + ("" if best["resolved"] else " (bias not resolved)")
                     if not quick and best["seconds"] < 60:
                         row["checked seconds"], row["checked error"] = check_choice(case, best["networks"], kind, frozen)
                         line += f" (run: {row['checked seconds']:.3f} s, error {row['checked error']:.1e})"
@@ -264,7 +280,7 @@ def race(case: Case, quick: bool, roof: int | None) -> dict[str, Any]:
     widths = ([64, 128, 256, 512] if quick else [64, 128, 256, 512, 1024]) if deep else ([256, 512, 1024, 2048] if quick else [512, 1024, 2048, 4096, 8192])
     repeats = 2 if quick else 5
     rows = against_published(case, sizes, repeats, quick)
-    found: dict[str, Any] = {"times": rows, "ensembles": against_ensemble(case, rows, sizes, widths, repeats, quick)}
+    found: dict[str, Any] = {"times": rows, "ensembles": against_ensemble(case, rows, sizes, widths, quick)}
     found["roofline"] = against_machine(case, roof or (4096 if quick else 65536), 2 if quick else 3)
     T = case.problem.steps
     found["growth"] = growth(case, [512, 1024, 2048] if quick else [1024, 4096, 16384, 65536], [T, 2 * T] if quick else [T, 2 * T, 4 * T, 8 * T], 1024, 2)
