@@ -79,7 +79,10 @@ def _symmetric(pairs: Pairs, single: Single, X: jax.Array, block: int) -> jax.Ar
     @jax.checkpoint
     def tile(at: tuple[jax.Array, jax.Array]) -> jax.Array:
         i, j = at
-        values = pairs(*safe.gram(part(padded, i), part(padded, j)))
+        a, c, b = safe.gram(part(padded, i), part(padded, j))
+        # replaced below; as 0 they leave the off-diagonal correlations as the largest, which a series may depend on
+        own = (i == j) & (jnp.arange(size)[:, None] == jnp.arange(size))
+        values = pairs(a, jnp.where(own, 0, c), b)
         return lax.cond(i == j, lambda v: safe.with_diagonal(v, part(diagonal, i)), lambda v: v, values)
 
     def place(result: jax.Array, item: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, None]:

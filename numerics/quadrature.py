@@ -26,9 +26,11 @@ Function = Callable[[jax.Array], jax.Array]
 REACH = 13.0
 # How far c² may exceed ab, relatively, before it is no covariance.
 SLACK = 1e-9
-# Spacing of the trapezoidal rule in the Hermite coefficients: errors e^{−2πd/h} for poles at distance d = π/(2σ), so 1e-14 for
-# tanh at σ = 4.5.
-SPACING = 0.05
+# Spacing of the trapezoidal rule for that many Hermite coefficients; errors e^{−2πd/h} for poles at distance d, π/(2σ) for
+# tanh. A short series is only used for small σ.
+SPACINGS = ((200, 0.1), (10**9, 0.05))
+# Below this, terms of the series are dropped: a_k b_k ρ^k ≤ ‖f‖ ‖g‖ |ρ|^k.
+NEGLIGIBLE = 1e-12
 
 
 # ---- nodes, computed once with NumPy ---------------------------------------------------------------------------------
@@ -42,8 +44,9 @@ def hermite_table(degrees: tuple[int, ...], half: bool) -> tuple[np.ndarray, np.
         degrees: the k that are kept.
         half: only x_j ≥ 0, with doubled weights: for integrands that are even.
     """
-    nodes = np.arange(0 if half else -REACH, REACH + SPACING / 2, SPACING)
-    weights = np.full(nodes.shape, SPACING * (2 if half else 1) / np.sqrt(2 * np.pi))
+    spacing = next(h for limit, h in SPACINGS if max(degrees) < limit)
+    nodes = np.arange(0 if half else -REACH, REACH + spacing / 2, spacing)
+    weights = np.full(nodes.shape, spacing * (2 if half else 1) / np.sqrt(2 * np.pi))
     weights[0 if half else slice(0)] *= 0.5 if half else 1.0
     # h_k e^{−x²/4} stays below 1 where h_k alone overflows
     half_density = np.exp(-(nodes**2) / 4)
@@ -123,20 +126,29 @@ def hermite(
     Args:
         f, g: elementwise functions, analytic near the real line.
         parity: "even" or "odd" where f and g both are, else "".
-        terms: (largest σ, degrees needed) in increasing order, as checked when the code was generated. The largest σ of the
-            arguments chooses at run time; beyond the last the result is NaN, never silently wrong.
+        terms: (largest σ, degrees needed) in increasing order, as checked when the code was generated. The largest σ and |ρ|
+            of the arguments choose at run time; beyond the last σ the result is NaN, never silently wrong.
     """
     sigma_u, sigma_v = safe.sqrt(q_mumu), safe.sqrt(q_nunu)
     rho = safe.divide(q_munu, sigma_u * sigma_v)
     largest = jnp.maximum(jnp.max(sigma_u), jnp.max(sigma_v))
-    choice = sum((largest > limit).astype(jnp.int32) for limit, _ in terms)
+    needed = jnp.asarray(terms[0][1], rho.dtype)
+    for (limit, _), (_, count) in pairwise(terms):
+        needed = jnp.where(largest > limit, count, needed)
+    correlation = jnp.clip(jnp.max(jnp.abs(rho)), 1e-9, 1 - 1e-6)
+    negligible = max(NEGLIGIBLE, float(jnp.finfo(rho.dtype).eps) / 10)
+    needed = jnp.minimum(needed, np.log(negligible) / jnp.log(correlation))
+    ladder = [12 * 2**step for step in range(20)]
+    ladder = [*(count for count in ladder if count < terms[-1][1]), terms[-1][1]]
+    choice = sum((needed > count).astype(jnp.int32) for count in ladder)
+    choice = jnp.where(largest > terms[-1][0], len(ladder), choice)
 
     def branch(count: int) -> Callable[[], jax.Array]:
         degrees = tuple(range(1 if parity == "odd" else 0, count, 2 if parity else 1))
         return lambda: _series(_coefficients(f, sigma_u, degrees, bool(parity)), _coefficients(g, sigma_v, degrees, bool(parity)), rho, parity)
 
     beyond = lambda: jnp.full_like(rho, jnp.nan)
-    return lax.switch(choice, [*(branch(count) for _, count in terms), beyond])
+    return lax.switch(choice, [*map(branch, ladder), beyond])
 
 
 def _coefficients(f: Function, sigma: jax.Array, degrees: tuple[int, ...], half: bool) -> jax.Array:
@@ -150,7 +162,7 @@ def _coefficients(f: Function, sigma: jax.Array, degrees: tuple[int, ...], half:
 def _series(a: jax.Array, b: jax.Array, rho: jax.Array, parity: str) -> jax.Array:
     """Horner's rule in ρ (or ρ²), a few terms a pass."""
     step = rho * rho if parity else rho
-    chunk = 8 if len(a) > 16 else max(1, -(-len(a) // 2))
+    chunk = min(12, -(-len(a) // 2))
     extra = -len(a) % chunk
     padded = [jnp.concatenate([v, jnp.zeros((extra, *v.shape[1:]), v.dtype)]) for v in (a, b)]
     groups = [v.reshape(-1, chunk, *v.shape[1:])[::-1] for v in padded]
@@ -170,7 +182,7 @@ def _series(a: jax.Array, b: jax.Array, rho: jax.Array, parity: str) -> jax.Arra
 
 def angular(
     f: Function, g: Function, q_mumu: jax.Array, q_munu: jax.Array, q_nunu: jax.Array,
-    limit: float, sizes: tuple[int, int] = (18, 26), rule: tuple[int, int] = (24, 48),
+    limit: float, sizes: tuple[int, int] = (22, 30), rule: tuple[int, int] = (28, 60),
 ) -> jax.Array:  # fmt: skip
     """E[f(u) g(v)] for f, g that are smooth on either side of 0.
 

@@ -15,6 +15,7 @@ from ..errors import BadInput
 from ..lazy import LazyKernel
 from ..rules import BoundRule, PathCoefficients
 from ..symbols import Delta, g_tilde, h, m, z
+from .inline import inline
 from .kernel import RESERVED, KernelWriter
 from .printer import JnpPrinter, imports, python_name
 
@@ -94,8 +95,8 @@ def kernel_source(kernel: LazyKernel, standalone: bool = False) -> str:
         standalone: write the helper functions into the module instead of importing them from `numerics`.
 
     Returns:
-        Python source: constants, one function per expectation, ntk and nngp as functions of covariances (and of one variance,
-        for the diagonal), and kernel(X1, X2=None) and nngp_of... as functions of inputs.
+        Python source: constants, one function per expectation, the eNTK and the NNGP kernel as functions of covariances and,
+        for the diagonal, of one variance, and kernel(X1, X2=None) and nngp(X1, X2=None) as functions of inputs.
 
     Raises:
         BadInput: an expression with a function or a symbol that the printer does not know.
@@ -113,8 +114,9 @@ def kernel_source(kernel: LazyKernel, standalone: bool = False) -> str:
     entries = [_entry("kernel", "ntk", keywords), _entry("nngp", "nngp", _used(recursions[2], keywords))]
     functions = called(writer.expectation_functions(), "\n".join(recursions))
     body = "\n\n\n".join([_kernel_constants(writer, keywords), *functions, *recursions, *entries])
-    text = "\n".join([*_kernel_header(kernel), "", *imports(body), body, ""])
-    return text
+    if standalone:
+        body = inline(body)
+    return "\n".join([*_kernel_header(kernel), "", *imports(body), body, ""])
 
 
 def _kernel_header(kernel: LazyKernel) -> list[str]:
@@ -135,7 +137,7 @@ def _kernel_constants(writer: KernelWriter, keywords: Sequence[str]) -> str:
     symmetric = all(dual.f == dual.g for dual in kernel.duals)
     method = "quadrature (" + "; ".join(f"{what}: {rule}" for what, rule in rules.items()) + ")" if rules else "closed form"
     # what a tile of inputs computes once must not outweigh what it computes for each pair
-    entries = {"": 16, "hermite": 20, "angular": 22, "nested": 12}[max((r.kind for r in rules.values()), default="")]
+    entries = {"": 16, "hermite": 18, "angular": 22, "nested": 12}[max((r.kind for r in rules.values()), default="")]
     return "\n".join([
         f"NAME = {_quoted(kernel.rule.name)}",
         f"DEPTH = {kernel.depth}",

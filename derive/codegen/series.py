@@ -18,9 +18,11 @@ from ..piecewise import KINKED, steps_form
 from ..symbols import x
 
 TOLERANCE = 1e-11
-# Standard deviations at which the series' length is decided: about 1, √3, √6, 3 and 4.5.
-SIGMAS = (1.05, 1.8, 2.5, 3.05, 4.5)
-_REACH, _SPACING, _DEGREES = 13.0, 0.05, 1400
+# Standard deviations at which the series' length is decided: variances of about ½, 1, 3, 9 and 20.
+SIGMAS = (0.7, 1.05, 1.8, 3.05, 4.5)
+# As numerics.quadrature has them.
+REACH, SPACINGS = 13.0, ((200, 0.1), (10**9, 0.05))
+_FINE, _DEGREES = 0.025, 1400
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,7 @@ def _hermite_terms(dual: Dual, f, g) -> tuple[tuple[tuple[float, int], ...], flo
     """((largest σ, degrees), …) and the error that they leave."""
     terms, worst = [], 0.0
     for sigma in SIGMAS:
-        fine = [_coefficients(function, sigma, _SPACING / 2) for function in (f, g)]
-        coarse = [_coefficients(function, sigma, _SPACING) for function in (f, g)]
+        fine = [_coefficients(function, sigma, _FINE) for function in (f, g)]
         scale = np.sqrt((fine[0] ** 2).sum() * (fine[1] ** 2).sum())
         if not np.isfinite(scale):
             break
@@ -131,6 +132,8 @@ def _hermite_terms(dual: Dual, f, g) -> tuple[tuple[tuple[float, int], ...], flo
         if degrees > _DEGREES - 50:
             break
         degrees = max(8, degrees + degrees % 2)
+        spacing = next(h for limit, h in SPACINGS if degrees < limit)
+        coarse = [_coefficients(function, sigma, spacing) for function in (f, g)]
         rule = np.abs(coarse[0] * coarse[1] - fine[0] * fine[1])[:degrees].sum() / scale
         error = float(tail[degrees] + rule)
         if error > 10 * TOLERANCE:
@@ -148,7 +151,7 @@ def _hermite_terms(dual: Dual, f, g) -> tuple[tuple[tuple[float, int], ...], flo
 @cache
 def _table(spacing: float) -> tuple[np.ndarray, np.ndarray]:
     """Nodes x_j and rows w_j h_k(x_j) N(x_j), k < _DEGREES."""
-    nodes = np.arange(-_REACH, _REACH + spacing / 2, spacing)
+    nodes = np.arange(-REACH, REACH + spacing / 2, spacing)
     half_density = np.exp(-(nodes**2) / 4)
     rows = np.empty((_DEGREES, len(nodes)))
     before, current = np.zeros_like(nodes), half_density
@@ -166,7 +169,7 @@ def _coefficients(f, sigma: float, spacing: float) -> np.ndarray:
 # ---- interpolation in the angle, nested rules ------------------------------------------------------------------------
 
 
-def _angular_error(f, g, sigma: float, sizes: tuple[int, int] = (18, 26)) -> float:
+def _angular_error(f, g, sigma: float, sizes: tuple[int, int] = (22, 30)) -> float:
     """What the Chebyshev series leaves out in θ and in σ ≤ `sigma`, and what the Gauss rules miss."""
     scale = np.sqrt(_sector(f, f, sigma, sigma, 0.0) * _sector(g, g, sigma, sigma, 0.0))
     angles = (np.cos(np.pi * (np.arange(sizes[1]) + 0.5) / sizes[1]) + 1) * np.pi / 2
@@ -186,7 +189,7 @@ def _last(values: list[float]) -> float:
     return float(np.abs(rows @ np.asarray(values)).sum())
 
 
-def _sector(f, g, sigma_u: float, sigma_v: float, theta: float, rule: tuple[int, int] = (24, 48)) -> float:
+def _sector(f, g, sigma_u: float, sigma_v: float, theta: float, rule: tuple[int, int] = (28, 60)) -> float:
     """E[f(u) g(v)] by Gauss rules in the sectors where u and v keep their signs."""
     fractions, weights = np.polynomial.legendre.leggauss(rule[0])
     r, radial_weights = _radial(rule[1])
@@ -220,7 +223,7 @@ def _nested_error(f, g, breaks: tuple[tuple[float, ...], tuple[float, ...]]) -> 
     """The outer rule's error on E[f²] and E[g²] at σ = 3, doubled for the inner integral."""
     sigma, worst = SIGMAS[-2], 0.0
     for function, points in zip((f, g), breaks, strict=True):
-        edges = np.sort(np.concatenate([np.linspace(-_REACH, _REACH, 19), np.array(points) / sigma]))
+        edges = np.sort(np.concatenate([np.linspace(-REACH, REACH, 19), np.array(points) / sigma]))
         values = [_composite(lambda t, e=function: e(sigma * t) ** 2, edges, order) for order in (12, 40)]
         worst = max(worst, abs(values[0] - values[1]) / abs(values[1]))
     return max(2 * worst, 1e-14)
