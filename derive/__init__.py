@@ -58,6 +58,7 @@ from .dmft import DMFTEquations, dmft_equations
 from .errors import BadInput, DeriveError, NoClosedForm
 from .evolution import Evolution
 from .expansion import SmallFeatureExpansion, small_feature_expansion
+from .feedback import entrywise_feedback, kolen_pollack, sign_concordant, symmetric_alignment, weight_mirror
 from .gaussian import Expectation, covariance, expectation
 from .lazy import LazyKernel, lazy_kernel
 from .linear import LinearEquations
