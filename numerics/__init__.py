@@ -10,13 +10,18 @@ import jax
 if "JAX_ENABLE_X64" not in os.environ:
     jax.config.update("jax_enable_x64", True)
 
+from .checkpoint import load_checkpoint
 from .dmft import solve_dmft
 from .errors import SolveFailed
 from .finite import train_finite
 from .jaxify import jaxify
 from .lazy import solve_lazy
+from .linear import solve_linear
 from .plotting import plot, plot_compare
 from .problem import Problem
 from .solution import Solution
 
-__all__ = ["Problem", "Solution", "SolveFailed", "jaxify", "plot", "plot_compare", "solve_dmft", "solve_lazy", "train_finite"]
+__all__ = [
+    "Problem", "Solution", "SolveFailed", "jaxify", "load_checkpoint", "plot", "plot_compare", "solve_dmft", "solve_lazy", "solve_linear",
+    "train_finite",
+]  # fmt: skip

@@ -7,6 +7,7 @@ import os
 import platform
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from pathlib import Path
@@ -21,6 +22,7 @@ from .solution import Solution
 
 FORMAT = "lazyrich solution"
 VERSION = 1
+PART = ".part"  # ends the names of files that are being written
 KERNELS = ("Phi", "G", "G_tilde", "H")
 ARRAYS = (
     "f", "f_se", "loss", "loss_se", "f_test", "f_test_se", "test_loss", "test_loss_se", "entk", "entk_se",
@@ -58,8 +60,22 @@ def save(solution: Solution, path: str | PathLike[str]) -> None:
             arrays |= {f"kernel/{name}/{l}/{part}": array for part, array in kernel.arrays().items()}
     header = {"format": FORMAT, "version": VERSION, "versions": versions(), "kernels": kinds}
     header |= {name: getattr(solution, name) for name in TEXTS}
+    write(path, header, arrays)
+
+
+def write(path: str | PathLike[str], header: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+    """Write arrays and a header to one npz file; a reader sees the old file or the new one, never a part.
+
+    Args:
+        path: file name, used as it is.
+        header: what JSON can hold; `format` and `version` say what the file is.
+        arrays: by name.
+
+    Raises:
+        OSError: the folder does not exist or cannot be written.
+    """
     target = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=PART)
     try:
         with os.fdopen(handle, "wb") as file:
             np.savez(file, header=np.array(json.dumps(header)), **arrays)
@@ -81,32 +97,47 @@ def load(path: str | PathLike[str]) -> Solution:
         FileNotFoundError: there is none.
         ValueError: the file is truncated, foreign, or of a later format.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, EOFError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be read as a saved solution ({error}): it is truncated or of another kind; save it again") from None
-    try:
-        header = json.loads(str(arrays.pop("header")))
-        if header["format"] != FORMAT:
-            raise KeyError("format")
-    except (KeyError, TypeError, json.JSONDecodeError):
-        raise ValueError(f"{path} is an npz file but not a solution saved by lazyrich: give a file written by Solution.save") from None
-    if header["version"] > VERSION:
-        raise ValueError(
-            f"{path} has format version {header['version']}, this lazyrich ({versions()['lazyrich']}) reads up to {VERSION}: "
-            f"use the one that wrote it (lazyrich {header['versions']['lazyrich']}) or a later one"
-        )
+    header, arrays = read(path, FORMAT, VERSION, "a solution saved", "give a file written by Solution.save")
     try:
         return _rebuild(header, arrays)
     except KeyError as error:
         raise ValueError(f"{path} lacks the entry {error}: it is damaged; save it again") from None
 
 
+def read(path: str | PathLike[str], kind: str, version: int, what: str, remedy: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Header and arrays of a file that `write` wrote.
+
+    Args:
+        path: the file.
+        kind: its format.
+        version: the latest version that the caller reads.
+        what, remedy: for the messages: what the file should be, and what to do if it is not.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: the file is truncated, foreign, or of a later version.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (zipfile.BadZipFile, EOFError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read as {what} by lazyrich ({error}): it is truncated or of another kind; {remedy}") from None
+    try:
+        header = json.loads(str(arrays.pop("header")))
+        if header["format"] != kind:
+            raise KeyError("format")
+    except (KeyError, TypeError, json.JSONDecodeError):
+        raise ValueError(f"{path} is an npz file but not {what} by lazyrich: {remedy}") from None
+    if header["version"] > version:
+        raise ValueError(
+            f"{path} has format version {header['version']}, this lazyrich ({versions()['lazyrich']}) reads up to {version}: "
+            f"use the one that wrote it (lazyrich {header['versions']['lazyrich']}) or a later one"
+        )
+    return header, arrays
+
+
 def _rebuild(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Solution:
     under = lambda prefix: {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
-    given: dict[str, Any] = under("problem/")
-    scalars: dict[str, Any] = {name: given.pop(name).item() for name in ("gamma0", "eta", "steps")}
     layers: dict[str, Any] = {}
     for name, (first, kinds) in header["kernels"].items():
         kernels = [KINDS[kind].from_arrays(under(f"kernel/{name}/{l}/")) for l, kind in enumerate(kinds, first)]
@@ -114,4 +145,11 @@ def _rebuild(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Solution:
     optional = {"f_test", "f_test_se", "test_loss", "test_loss_se"}
     records: dict[str, Any] = {name: arrays.get(f"solution/{name}") if name in optional else arrays[f"solution/{name}"] for name in ARRAYS}
     texts: dict[str, Any] = {name: header[name] for name in TEXTS}
-    return Solution(Problem(**given, **scalars), **records, **layers, **texts)
+    return Solution(problem_of(arrays), **records, **layers, **texts)
+
+
+def problem_of(arrays: Mapping[str, np.ndarray]) -> Problem:
+    """The problem among a file's arrays."""
+    given: dict[str, Any] = {name.removeprefix("problem/"): array for name, array in arrays.items() if name.startswith("problem/")}
+    scalars: dict[str, Any] = {name: given.pop(name).item() for name in ("gamma0", "eta", "steps")}
+    return Problem(**given, **scalars)
