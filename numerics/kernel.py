@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import safe
 from .near import all_pairs, replace_near
 from .pairwise import pairwise
 
@@ -99,12 +100,24 @@ class _Evaluation:
         if block is not None and (not isinstance(block, int) or block < 1):
             raise ValueError(f"block={block!r} is not a number of rows: give an integer >= 1, or None for an automatic choice")
         parameters = self.checked_parameters(given, X1.dtype)
-        if not (near_pairs and self.takes_root):
-            return self.evaluate(X1, X2, parameters, block=block)
-        if _traced(X1) or _traced(X2) or any(map(_traced, parameters.values())):
+        traced = _traced(X1) or _traced(X2) or any(map(_traced, parameters.values()))
+        if near_pairs and self.takes_root and traced:
             return self.evaluate_all_near(X1, X2, parameters)
         values = self.evaluate(X1, X2, parameters, block=block)
-        return replace_near(partial(self.near, **parameters), values, X1, X2)[0]
+        if near_pairs and self.takes_root:
+            values = replace_near(partial(self.near, **parameters), values, X1, X2)[0]
+        if not traced and self.owner.method != "closed form":
+            self._check_range(values, X1, X2)
+        return values
+
+    def _check_range(self, values: jax.Array, X1: jax.Array, X2: jax.Array | None) -> None:
+        """A quadrature returns NaN beyond the variances for which it was checked: say so."""
+        if bool(jnp.isnan(values).any()):
+            largest = max(float(jnp.max(jnp.mean(X * X, axis=-1))) for X in (X1, X2) if X is not None)
+            raise ValueError(
+                f"inputs with variance |x|²/D up to {largest:.3g} lead beyond the variances for which the quadrature was checked "
+                f"({self.owner.method}): scale the inputs or sigma_w down, or use an activation with a closed form"
+            )
 
     def _evaluate(self, X1: jax.Array, X2: jax.Array | None, parameters: dict, block: int | None) -> jax.Array:
         pairs, single = partial(self.pairs, **parameters), partial(self.single, **parameters)
@@ -114,8 +127,6 @@ class _Evaluation:
         values = all_pairs(partial(self.pairs, **parameters), X1, X1 if X2 is None else X2)
         if X2 is not None:
             return values
-        from . import safe
-
         return safe.with_diagonal(values, self.single(safe.gram(X1[:1], X1)[2], **parameters), self.symmetric)
 
     def checked_parameters(self, given: dict[str, Any], dtype: Any) -> dict[str, jax.Array]:

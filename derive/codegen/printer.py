@@ -168,14 +168,15 @@ class JnpPrinter(Printer):
         if not expr.is_number:
             rest, logistic = _logistic_factors([expr])
             if logistic and not rest:
-                return "*".join(_power(f"expit({self._print(q)})", n) for q, n in logistic)
+                text = "*".join(_power(f"expit({self._print(q)})", n) for q, n in logistic)
+                return text if len(logistic) == 1 else f"({text})"
         if exponent.is_number and exponent.is_negative:
             return f"1/{self.paren(1 / expr, PRECEDENCE['Mul'])}"
         if exponent == sp.Rational(1, 2):
             return f"{self._root(base)}({self._print(base)})"
         if exponent.is_Rational and exponent.q == 2:
             whole = (exponent.p - 1) // 2
-            return f"{_power(self.paren(base, PRECEDENCE['Pow']), whole)}*{self._root(base)}({self._print(base)})"
+            return f"({_power(self.paren(base, PRECEDENCE['Pow']), whole)}*{self._root(base)}({self._print(base)}))"
         if exponent.is_Integer:
             return f"{self.paren(base, PRECEDENCE['Pow'])}**{exponent}"
         return f"{self.paren(base, PRECEDENCE['Pow'])}**({self._print(exponent)})"

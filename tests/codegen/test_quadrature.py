@@ -1,0 +1,124 @@
+"""Expectations without closed form: against independent two-dimensional rules, and against closed forms where there are some."""
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+import sympy as sp
+
+from derive import GD, MLP, Max, Min, Piecewise, lazy_kernel, tanh, x
+from derive.codegen.series import breakpoints
+from derive.errors import BadInput
+from numerics import jaxify, quadrature
+
+VARIANCES = (0.1, 1.0, 4.0, 9.0)
+COSINES = (-1.0, -0.7, -0.01, 0.3, 0.9, 1 - 1e-8, 1.0)
+GRID = [(a, c * np.sqrt(a * b), b) for a in VARIANCES for b in VARIANCES for c in COSINES]
+SMOOTH = ("tanh", "softplus", "silu", "sigmoid", "mish", x * tanh(x))
+
+
+def trapezoid(f, g, a: float, c: float, b: float) -> float:
+    """E[f(u) g(v)] on a fine product grid, for smooth f and g."""
+    step = 0.03
+    nodes = np.arange(-9.5, 9.5, step)
+    weights = np.exp(-(nodes**2) / 2) * step / np.sqrt(2 * np.pi)
+    rho = c / np.sqrt(a * b)
+    v = np.sqrt(b) * (rho * nodes[:, None] + np.sqrt(max(0.0, 1 - rho**2)) * nodes)
+    return float((weights * f(np.sqrt(a) * nodes)) @ g(v) @ weights)
+
+
+@pytest.mark.parametrize("activation", SMOOTH, ids=str)
+def test_smooth_duals_and_slopes(activation) -> None:
+    kernel = lazy_kernel(GD(), MLP(1, activation))
+    module = jaxify(kernel).module
+    points = GRID[:: 2 if activation == "tanh" else 5]
+    for number, dual in enumerate(kernel.duals, 1):
+        function = sp.lambdify(x, dual.f, ["numpy", "scipy"])
+        pair = jax.jit(getattr(module, f"E{number}"))
+        single = jax.jit(getattr(module, f"E{number}_diagonal"))
+        exact = np.array([trapezoid(function, function, *point) for point in points])
+        values = np.array([float(pair(*(jnp.full((1, 1), q) for q in point))[0, 0]) for point in points])
+        size = np.array([np.sqrt(single(a) * single(b)) for a, _, b in points])
+        # 1e-10 of the value; of its scale where it passes through 0
+        assert (np.abs(values - exact) <= 1e-10 * np.maximum(np.abs(exact), 1e-2 * size)).all()
+        for a in VARIANCES:
+            np.testing.assert_allclose(single(a), trapezoid(function, function, a, a, a), rtol=1e-12)
+
+
+def test_series_against_mpmath() -> None:
+    module = jaxify(lazy_kernel(GD(), MLP(1, "tanh"))).module
+    a, c, b = 1.0, 0.6, 2.25
+    with mpmath.workdps(20):
+        rho = mpmath.mpf(c) / mpmath.sqrt(a * b)
+        def inner(s):
+            law = lambda t: mpmath.tanh(1.5 * (rho * s + mpmath.sqrt(1 - rho**2) * t)) * mpmath.npdf(t)
+            return mpmath.tanh(s) * mpmath.npdf(s) * mpmath.quad(law, [-10, -3, 0, 3, 10], maxdegree=5)
+        exact = mpmath.quad(inner, [-10, -3, 0, 3, 10], maxdegree=5)
+    np.testing.assert_allclose(float(module.E1(*(jnp.full((1, 1), q) for q in (a, c, b)))[0, 0]), float(exact), rtol=1e-10)
+
+
+def test_beyond_the_checked_range_is_nan() -> None:
+    module = jaxify(lazy_kernel(GD(), MLP(1, "tanh"))).module
+    big = jnp.full((1, 1), 1e4)
+    assert np.isnan(module.E1(big, big / 2, big)).all()
+    with pytest.raises(ValueError, match="beyond the variances"):
+        jaxify(lazy_kernel(GD(), MLP(1, "tanh")))(np.full((2, 2), 1e3))
+
+
+ELU = sp.Piecewise((x, x > 0), (sp.exp(x) - 1, True))
+
+
+def test_elu_and_its_slope() -> None:
+    kernel = lazy_kernel(GD(), MLP(1, "elu"))
+    module = jaxify(kernel).module
+    columns = [jnp.asarray(v) for v in zip(*GRID, strict=True)]
+    for number in (1, 2):
+        f = getattr(module, f"f{number}")
+        exact = quadrature.nested(f, f, *(v[::6] for v in columns), (0.0,), (0.0,))
+        # one call over the whole range of variances
+        values = jax.jit(getattr(module, f"E{number}"))(*columns)[::6]
+        np.testing.assert_allclose(values, exact, rtol=1e-10)
+
+
+def test_the_rules_for_kinks_against_relu() -> None:
+    relu = lambda u: jnp.maximum(u, 0)
+    a, c, b = (jnp.asarray(v) for v in zip(*GRID, strict=True))
+    theta = np.arccos(np.clip(c / np.sqrt(a * b), -1, 1))
+    exact = np.sqrt(a * b) / (2 * np.pi) * (np.sin(theta) + (np.pi - theta) * np.cos(theta))
+    size = 1e-13 * np.sqrt(a * b)
+    assert (abs(quadrature.angular(relu, relu, a, c, b, 3.05) - exact) <= size).all()
+    part = slice(None, None, 9)
+    assert (abs(quadrature.nested(relu, relu, a[part], c[part], b[part], (0.0,), (0.0,)) - exact[part]) <= size[part]).all()
+
+
+def test_hard_tanh_by_nested_rules() -> None:
+    """E[φ(u) φ(v)] at ρ → 1 is E[φ²]; between, Monte Carlo with common random numbers."""
+    kernel = lazy_kernel(GD(), MLP(1, Max(-1, Min(1, x))))
+    made = jaxify(kernel)
+    assert "nested Gauss rules" in repr(made)
+    values = np.asarray(made.nngp(np.array([[1.0, 0.3], [0.2, 2.0], [1.0, 0.3 + 1e-9]])))
+    np.testing.assert_allclose(values[0, 2], values[0, 0], rtol=1e-8)
+    rng = np.random.default_rng(0)
+    W = rng.normal(size=(400_000, 2)) / np.sqrt(2)
+    first, second = (np.clip(W @ row, -1, 1) for row in ([1.0, 0.3], [0.2, 2.0]))
+    product = first * second
+    assert abs(product.mean() - values[0, 1]) < 4 * product.std() / np.sqrt(len(W))
+
+
+def test_gradients_of_integrals() -> None:
+    for activation in ("tanh", "elu"):
+        kernel = jaxify(lazy_kernel(GD(), MLP(1, activation)))
+        points = jnp.array([[1.0, 0.5], [0.2, -1.0], [0.7, 0.9]])
+        value = jax.jit(lambda a, kernel=kernel: jnp.sum(jnp.sin(kernel(a))))
+        step, direction = 1e-4, jnp.array([[0.3, -0.7], [1.0, 0.1], [-0.4, 0.6]])
+        difference = (value(points + step * direction) - value(points - step * direction)) / (2 * step)
+        np.testing.assert_allclose(jnp.sum(jax.grad(value)(points) * direction), difference, rtol=1e-6)
+
+
+def test_breakpoints() -> None:
+    assert breakpoints(Max(x, 0)) == (0.0,)
+    assert breakpoints(Piecewise((0, x < -1), (x, x < 2), (2, True))) == (-1.0, 2.0)
+    assert breakpoints(sp.tanh(x)) == ()
+    with pytest.raises(BadInput, match="is no number"):
+        breakpoints(Max(x - sp.Symbol("t", real=True), 0))
