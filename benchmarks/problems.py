@@ -119,7 +119,7 @@ def reference(case: Case) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return arrays, about
 
 
-def refresh(case: Case, samples: int, replicas: int, seed: int = REFERENCE_SEED, tol: float | None = None) -> dict[str, Any]:
+def refresh(case: Case, samples: int, replicas: int, seed: int = REFERENCE_SEED, rank_tol: float | None = None) -> dict[str, Any]:
     """Compute a reference, one replica at a time, and write it.
 
     Returns:
@@ -127,11 +127,11 @@ def refresh(case: Case, samples: int, replicas: int, seed: int = REFERENCE_SEED,
     """
     began = time.perf_counter()
     p = case.problem
-    runs = [digest(solve_dmft(p, case.rule, case.net, samples=samples, replicas=1, seed=seed + k, tol=tol)) for k in range(replicas)]
+    runs = [digest(solve_dmft(p, case.rule, case.net, samples=samples, replicas=1, seed=seed + k, rank_tol=rank_tol)) for k in range(replicas)]
     mean = {name: np.mean([run[name] for run in runs], axis=0) for name in runs[0]}
     standard = lambda errors: float(np.sqrt(np.sum(np.square(errors)) / max(replicas - 1, 1) / replicas))
     about = {
-        "case": case.about, "samples": samples, "replicas": replicas, "first_seed": seed, "sampling": "sobol", "tol": tol,
+        "case": case.about, "samples": samples, "replicas": replicas, "first_seed": seed, "sampling": "sobol", "rank_tol": rank_tol,
         "error": standard([relative_error(run["loss"], mean["loss"]) for run in runs]),
         "kernel_error": standard([kernel_error(run, mean) for run in runs]),
         "seconds": round(time.perf_counter() - began, 1), "date": time.strftime("%Y-%m-%d"), "commit": _commit(),

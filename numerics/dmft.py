@@ -1,28 +1,37 @@
-"""The rich regime at infinite width: one causal pass over time.
+"""The rich regime at infinite width: linear units exactly, all others by sampling, with standard errors over replicas.
 
-The step is `training.step`, on matrices that are realised on the span of what they have met (`random_matrix.py`). Only the bases' growth
-and the record of order parameters are handled here. Cost per step O(S P r), memory O(S r), r being the rank of the fields' history.
+Sampling is one causal pass a replica (`causal.py`); here are the arguments, the choice of method and the number of samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .causal import Plan, Seconds, run
+from .checkpoint import Keeper, open_checkpoint
 from .dynamics import Dynamics, dynamics
 from .errors import positive_integer
-from .infinite import Layout, grow, start
-from .order_parameters import FactoredKernel, Layers
+from .infinite import Layout
+from .linear import solve_linear
+from .order_parameters import DenseKernel, FactoredKernel, FieldKernel, Kernel, Layers
 from .problem import Problem
 from .progress import Progress
 from .sampling import Innovations
-from .solution import Solution, assemble
-from .training import Probe, Scales, State, step, with_feedback
+from .sharding import Placement
+from .solution import Solution, assemble, raise_failure
+
+METHODS = ("auto", "exact", "sampling")
+# T P above which "auto" does not take the exact solver, whose cost grows with its cube.
+EXACT_LIMIT = 1000
+# T P, and bytes of all replicas, above which fields are kept by their coefficients on a basis and no longer as they are.
+FIELDS_LIMIT, FIELDS_MEMORY = 1024, 2**30
 
 
 def solve_dmft(
@@ -34,35 +43,55 @@ def solve_dmft(
     seed: int = 0,
     *,
     parameters: Mapping[str, float] | None = None,
+    method: str = "auto",
     sampling: str = "sobol",
     tol: float | None = None,
+    max_samples: int = 2**18,
+    rank_tol: float | None = None,
+    two_time: bool = True,
     dtype: Any = None,
     capacity: int | None = None,
     chunk: int | None = None,
     responses: bool = True,
     throw: bool = True,
     progress: bool = False,
+    checkpoint: str | PathLike[str] | None = None,
+    every: int | None = None,
+    devices: int | Sequence[Any] | None = None,
 ) -> Solution:
     """Solve the dynamical mean-field theory of a learning rule.
 
     Args:
         p: the problem.
         rule, net: learning rule and network (`derive.Rule`, `derive.MLP`).
-        samples: S, the number of single-site samples.
+        samples: S, the number of single-site samples; with `tol` the number to begin with.
         replicas: independent repetitions; every standard error is taken over them (NaN for one replica).
         seed: of all random numbers.
         parameters: values of symbolic parameters of rule and network, by name.
+        method: "exact" (linear units and rules only; no samples, double precision), "sampling", or "auto": exact where that applies
+            and T P is at most 1000. `settings["method"]` tells which it was.
         sampling: "sobol", "moments" or "plain".
-        tol: energy of a new direction, relative to the field's, below which it is not followed. Default 1e-7 (float32: 1e-5).
+        tol: wanted standard error of the loss, relative to the loss at t = 0, at all times: the number of samples is doubled until it
+            is met. `stats["status"]` tells whether it was.
+        max_samples: no more samples than these.
+        rank_tol: energy of a new direction, relative to the field's, below which it is not followed. Default 1e-7 (float32: 1e-5).
+        two_time: False drops the kernels of φ(h^L) and g¹ between different times. They are the only ones that cost anything: fields
+            at all times (8 R S T P bytes each, up to 1 GiB in all and T P ≤ 1024), beyond that a basis each (8 S r bytes).
         dtype: "float64" or "float32"; by default float32 on a GPU, elsewhere float64 where JAX has it enabled.
         capacity: directions to set room aside for at first; it doubles when needed (and compiles again).
         chunk: steps between returns to Python (for progress); the result does not depend on it.
         responses: False drops the response terms A and B: not the theory, but shows what they do.
         throw: raise when the solution is not finite.
         progress: show a bar.
+        checkpoint: file to which the whole state goes every `every` steps and after each replica. If it is there, the run goes on from it
+            and gives the same bits as an uninterrupted one. It stays at the end, so that nothing is lost before the solution is saved.
+            The exact method, which takes seconds, writes none.
+        every: steps between checkpoints; by default a twentieth of all.
+        devices: devices that share the samples, or how many of the local ones; by default all of them.
 
     Returns:
-        Order parameters, outputs and losses, with standard errors.
+        Order parameters, outputs and losses, with standard errors. `stats` has the status ("converged", "sample limit reached", "rank
+        capacity reached", "diverged", "non-finite"), ranks, dropped energy, Gram error and seconds by part.
 
     Raises:
         ValueError: bad arguments, or a symbolic parameter without a value.
@@ -72,23 +101,29 @@ def solve_dmft(
     """
     samples = positive_integer("samples", samples, "a number of single-site samples")
     replicas = positive_integer("replicas", replicas, "a number of independent replicas")
+    max_samples = positive_integer("max_samples", max_samples, "a number of single-site samples")
     for name, value in (("capacity", capacity), ("chunk", chunk)):
         if value is not None:
             positive_integer(name, value, "a number of directions" if name == "capacity" else "a number of steps")
+    if method not in METHODS:
+        raise ValueError(f"method={method!r} is not known: give one of {', '.join(map(repr, METHODS))}")
+    tol = _wanted_error(tol, replicas)
     bound, values = dynamics(rule, net, parameters)
     kind = real_type(dtype)
-    tolerance = _tolerance(tol, kind)
-    runs = []
-    with Progress(progress, f"{bound.name}, S = {samples}", replicas * p.steps) as bar:
-        for replica in range(replicas):
-            innovations = Innovations(samples, seed, replica, sampling)
-            layout = Layout.of(p, bound, responses)
-            runs.append(_replica(p, bound, values, innovations, layout, kind, tolerance, capacity, chunk, bar))
+    tolerance = _rank_tolerance(rank_tol, kind)
+    innovations = Innovations(samples, seed, 0, sampling)
+    if method == "exact" or (method == "auto" and p.steps * p.P <= EXACT_LIMIT and _closes_on_covariances(rule, net, bound)):
+        return _exact(p, rule, net, bound, parameters, responses, throw)
     settings = {
-        "samples": samples, "replicas": replicas, "seed": seed, "sampling": sampling, "tol": tolerance, "dtype": str(kind),
-        "responses": responses,
+        "method": "sampling", "samples": samples, "replicas": replicas, "seed": seed, "sampling": sampling, "tol": tol,
+        "rank_tol": tolerance, "dtype": str(kind), "responses": responses,
     }  # fmt: skip
-    return _solution(p, bound, values, runs, settings, throw)
+    layout = Layout.of(p, bound, responses)
+    plan = Plan(p, bound, values, layout, kind, tolerance, "equal times", capacity, chunk, devices)
+    Placement.of(devices, samples)  # refuses what does not fit before anything is computed
+    decisive = {**settings, "two_time": two_time, "max_samples": max_samples, "capacity": capacity}
+    keeper = open_checkpoint(checkpoint, every, p, bound, values, decisive)
+    return _sample(plan, innovations, settings, two_time, max_samples, throw, progress, keeper)
 
 
 def x64_enabled() -> bool:
@@ -116,104 +151,160 @@ def real_type(dtype: Any) -> jnp.dtype:
     return kind
 
 
-def _tolerance(tol: float | None, kind: jnp.dtype) -> float:
+def _rank_tolerance(rank_tol: float | None, kind: jnp.dtype) -> float:
     floor = 100 * float(jnp.finfo(kind).eps)
-    if tol is None:
+    if rank_tol is None:
         return 1e-7 if kind == jnp.dtype("float64") else 1e-5
-    if not floor <= tol < 1:
-        raise ValueError(f"tol={tol!r} cannot be a relative energy in {kind}: give {floor:.0e} <= tol < 1")
+    if not floor <= rank_tol < 1:
+        raise ValueError(f"rank_tol={rank_tol!r} cannot be a relative energy in {kind}: give {floor:.0e} <= rank_tol < 1")
+    return float(rank_tol)
+
+
+def _wanted_error(tol: float | None, replicas: int) -> float | None:
+    if tol is None:
+        return None
+    if not 0 < tol < 1:
+        raise ValueError(f"tol={tol!r} cannot be a relative standard error of the loss: give 0 < tol < 1 (rank_tol is the bases' tolerance)")
+    if replicas == 1:
+        raise ValueError(f"tol={tol!r} needs a standard error, which replicas=1 does not have: give replicas >= 2")
     return float(tol)
 
 
-def _replica(p, bound, values, innovations, layout, kind, tolerance, capacity, chunk, bar) -> dict[str, Any]:
-    """One replica from start to end, growing the bases' capacity as they fill."""
-    limit = min(p.steps * layout.block, innovations.samples) + layout.block
-    room = min(capacity or max(64, 4 * layout.block), limit)
-    room = max(room, layout.block)
-    state, probe = start(p, bound, innovations, layout, room, kind, tolerance)
-    number = lambda value: jnp.asarray(value, kind)
-    scales = Scales(jnp.asarray(p.y, kind), number(p.gamma0), number(p.eta), {name: number(v) for name, v in values.items()})
-    state = with_feedback(state, bound, scales)
-    history = _history(p, bound, room, kind)
-    done = 0
-    while done < p.steps:
-        stop = min(p.steps, done + (chunk or (max(1, p.steps // 20) if bar.shown else p.steps)))
-        state, history = _advance(state, history, scales, probe, jnp.int32(stop), bound, layout.block)
-        now = int(state.t)
-        bar.advance(now - done)
-        done = now
-        if done < stop:
-            larger = min(2 * room, limit)
-            state, history = grow(state, innovations, layout, room, larger), _widen(history, larger)
-            room = larger
-    found = jax.tree.map(np.asarray, history)
-    ranks = {"forward": [int(b.size) for b in _forward_bases(state)], "backward": [int(b.size) for b in _backward_bases(state)]}
-    dropped = max(float(b.dropped) for b in (*_forward_bases(state), *_backward_bases(state)))
-    return {"history": found, "ranks": ranks, "dropped": dropped, "capacity": room}
+# ---- linear units ---------------------------------------------------------------------------------------------------
 
 
-def _forward_bases(state: State):
-    return [matrix.basis for matrix in state.matrices[1:]]
+def _closes_on_covariances(rule: Any, net: Any, bound: Dynamics) -> bool:
+    """Whether `solve_linear` solves this: what it would refuse, and feedback weights that learn, which it does not know."""
+    if bound.evolves or bound.gated:
+        return False
+    try:
+        rule.dmft_equations(net).linear()
+    except (AttributeError, ValueError):
+        return False
+    return True
 
 
-def _backward_bases(state: State):
-    return [matrix.span.basis for matrix in state.matrices[:-1]]
+def _exact(p: Problem, rule: Any, net: Any, bound: Dynamics, parameters, responses: bool, throw: bool) -> Solution:
+    if bound.evolves:
+        raise ValueError(f"method='exact' does not know feedback weights that learn, as those of {bound.name}: give method='sampling'")
+    seconds = Seconds()
+    solution = seconds.spend("run", lambda: solve_linear(p, rule, net, parameters=parameters, responses=responses, throw=throw))
+    status = "converged" if solution.status == "ok" else solution.status
+    return replace(solution, stats={**solution.stats, "status": status, "seconds": seconds.parts})
 
 
-def _history(p: Problem, bound: Dynamics, room: int, kind: jnp.dtype) -> dict[str, Any]:
-    empty = lambda *shape: jnp.zeros((p.steps, *shape), kind)
-    layers = lambda: tuple(empty(p.P, room) for _ in range(bound.depth))
-    history = {"f": empty(p.P), "a": layers(), "g": layers()}
-    if not bound.gradient:
-        history["g_tilde"] = layers()
-    if p.X_test is not None:
-        history["f_test"] = empty(len(p.X_test))
-    return history
+# ---- sampling -------------------------------------------------------------------------------------------------------
 
 
-def _widen(history: dict[str, Any], room: int) -> dict[str, Any]:
-    wide = lambda array: jnp.pad(array, ((0, 0), (0, 0), (0, room - array.shape[2])))
-    return {name: tuple(map(wide, entry)) if isinstance(entry, tuple) else entry for name, entry in history.items()}
+def _sample(
+    plan: Plan, innovations: Innovations, settings, two_time: bool, max_samples: int, throw: bool, progress: bool, keeper: Keeper
+) -> Solution:
+    """Replicas at one number of samples; with `tol` at more and more of them."""
+    tol, replicas, reached = settings["tol"], settings["replicas"], ""
+    while True:
+        S = innovations.samples
+        sized = _with_record(plan, S * replicas, two_time)
+        seconds = Seconds()
+        with Progress(progress, f"{plan.rule.name}, S = {S}{reached}", replicas * plan.problem.steps) as bar:
+            runs = [run(sized, replace(innovations, replica=replica), bar, seconds, keeper) for replica in range(replicas)]
+        solution = solution_of(plan.problem, plan.rule, plan.values, runs, {**settings, "samples": S}, throw, seconds.parts)
+        error = loss_error(solution)
+        met = tol is None or error <= tol
+        if met or solution.status != "ok" or max_samples < 2 * S:
+            return solution if met or solution.status != "ok" else _with_status(solution, "sample limit reached")
+        innovations, reached = replace(innovations, samples=_more(S, error / tol, max_samples)), f" (error {error:.1e}, wanted {tol:.1e})"
 
 
-@partial(jax.jit, static_argnames=("rule", "block"), donate_argnames=("state", "history"))
-def _advance(state: State, history, scales: Scales, probe: Probe | None, stop, rule: Dynamics, block: int):
-    """Steps until `stop`, or until a basis might overflow in the next one."""
-
-    def fits(carry):
-        bases = (*_forward_bases(carry[0]), *_backward_bases(carry[0]))
-        room = [basis.size + block <= basis.rows.shape[0] for basis in bases]
-        return (carry[0].t < stop) & jnp.all(jnp.stack(room))
-
-    def body(carry):
-        state, history = carry
-        t = state.t
-        state, fields = step(state, rule, scales, probe)
-        record: dict[str, Any] = {"f": fields.f, "f_test": fields.f_test}
-        record["a"] = tuple(matrix.a for matrix in state.matrices[1:])
-        record["g"] = tuple(matrix.span.g for matrix in state.matrices[:-1])
-        record["g_tilde"] = tuple(matrix.span.g_tilde for matrix in state.matrices[:-1])
-        put = lambda kept, new: jax.lax.dynamic_update_index_in_dim(kept, new.astype(kept.dtype), t, 0)
-        return state, {name: jax.tree.map(put, kept, record[name]) for name, kept in history.items()}
-
-    return jax.lax.while_loop(fits, body, (state, history))
+def loss_error(solution: Solution) -> float:
+    """The largest standard error of the loss over time, relative to the loss at t = 0."""
+    return float(np.max(solution.loss_se) / solution.loss[0]) if solution.loss[0] > 0 else 0.0
 
 
-def _solution(p: Problem, bound: Dynamics, values, runs, settings, throw: bool) -> Solution:
-    """Order parameters from coefficients: Φ(t,s) = a(t) a(s)ᵀ, G = g gᵀ, G̃ = g g̃ᵀ, H = g̃ g̃ᵀ."""
-    histories = [run["history"] for run in runs]
-    layers = lambda name: [[h[name if name in h else "g"][l] for h in histories] for l in range(bound.depth)]
-    a, g, g_tilde = layers("a"), layers("g"), layers("g_tilde")
-    pair = lambda lefts, rights: [FactoredKernel(left, right) for left, right in zip(lefts, rights, strict=True)]
-    f_test = np.stack([h["f_test"] - h["f_test"][:1] for h in histories]) if p.X_test is not None else None
+def _more(samples: int, excess: float, max_samples: int) -> int:
+    """Doubled at least once, and as often at once as an error that falls like 1/S, the fastest there is, would ask for."""
+    doublings = max(1, int(np.floor(np.log2(excess)))) if np.isfinite(excess) else 1
+    while samples * 2**doublings > max_samples:
+        doublings -= 1
+    return samples * 2**doublings
+
+
+def _with_record(plan: Plan, samples: int, two_time: bool) -> Plan:
+    """The plan with the way to keep kernels of φ(h^L) and g¹."""
+    p, rule = plan.problem, plan.rule
+    size = p.steps * p.P
+    bytes_ = (2 if rule.gradient else 3) * size * samples * plan.kind.itemsize
+    record = "equal times" if not two_time else "fields" if size <= FIELDS_LIMIT and bytes_ <= FIELDS_MEMORY else "spans"
+    return replace(plan, record=record, layout=replace(plan.layout, spans=record == "spans"))
+
+
+@dataclass(frozen=True)
+class _Records:
+    """Histories of all replicas, in double precision, as kernels of layers 1…L."""
+
+    histories: list[dict[str, Any]]
+
+    def factors(self, name: str) -> list[list[np.ndarray]]:
+        """Coefficients by layer and replica."""
+        stored = [h[name if name in h else "g"] for h in self.histories]
+        return [[np.asarray(h[l], float) for h in stored] for l in range(len(stored[0]))]
+
+    def pairs(self, left: str, right: str) -> list[Kernel]:
+        """K = left rightᵀ of every layer whose fields have a basis."""
+        return [FactoredKernel(a, b) for a, b in zip(self.factors(left), self.factors(right), strict=True)]
+
+    def single(self, name: str, left: str, right: str) -> list[Kernel]:
+        """The layer whose fields have none."""
+        if "equal" not in self.histories[0]:
+            return []
+        diagonal = np.stack([np.asarray(h["equal"][name], float) for h in self.histories])
+        if "fields" not in self.histories[0]:
+            return [DenseKernel(diagonal, remedy="give solve_dmft(..., two_time=True)")]
+        fields = lambda side: [h["fields"][side if side in h["fields"] else "bottom"] for h in self.histories]
+        return [FieldKernel(fields(left), fields(right), diagonal)]
+
+    def layers(self) -> list[Layers]:
+        """Φ(t,s) = a(t) a(s)ᵀ, G = g gᵀ, G̃ = g g̃ᵀ, H = g̃ g̃ᵀ."""
+        Phi = [*self.pairs("a", "a"), *self.single("Phi", "top", "top")]
+        G = [*self.single("G", "bottom", "bottom"), *self.pairs("g", "g")]
+        G_tilde = [*self.single("G_tilde", "bottom", "bottom_tilde"), *self.pairs("g", "g_tilde")]
+        H = [*self.single("H", "bottom_tilde", "bottom_tilde"), *self.pairs("g_tilde", "g_tilde")]
+        return [Layers(kernels, 1) for kernels in (Phi, G, G_tilde, H)]
+
+
+def solution_of(
+    p: Problem, rule: Dynamics, values: Mapping[str, float], runs: list[dict[str, Any]], settings: Mapping[str, Any], throw: bool,
+    seconds: Mapping[str, float] | None = None,
+) -> Solution:  # fmt: skip
+    """Order parameters and diagnostics of all replicas.
+
+    Args:
+        p, rule, values, settings: what was solved and how.
+        runs: what `causal.run` found.
+        throw: whether a failure is raised.
+        seconds: time by part.
+    """
+    histories = [each["history"] for each in runs]
+    outputs = lambda name: np.stack([np.asarray(h[name], float) for h in histories])
+    f_test = outputs("f_test") if p.X_test is not None else None
+    ranks = {f"rank_{side}": [each["ranks"][side] for each in runs] for side in ("forward", "backward")}
+    largest = max((size for groups in ranks.values() for sizes in groups for size in sizes), default=0)
     stats = {
-        "rank_forward": [run["ranks"]["forward"] for run in runs],
-        "rank_backward": [run["ranks"]["backward"] for run in runs],
-        "dropped_energy": max(run["dropped"] for run in runs),
-        "capacity": max(run["capacity"] for run in runs),
+        "status": "rank capacity reached" if largest >= settings["samples"] else "converged",
+        **ranks,
+        "dropped_energy": max(each["dropped"] for each in runs),
+        "gram_error": max(each["gram_error"] for each in runs),
+        "capacity": max(each["capacity"] for each in runs),
+        "seconds": dict(seconds or {}),
     }
-    return assemble(
-        p, bound, values, "dmft", np.stack([h["f"] for h in histories]), f_test,
-        Layers(pair(a, a), 1), Layers(pair(g, g), 1), Layers(pair(g, g_tilde), 1), Layers(pair(g_tilde, g_tilde), 1),
-        settings, stats, throw,
+    Phi, G, G_tilde, H = _Records(histories).layers()
+    solution = assemble(
+        p, rule, dict(values), "dmft", outputs("f"), None if f_test is None else f_test - f_test[:, :1], Phi, G, G_tilde, H,
+        dict(settings), stats, False,
     )  # fmt: skip
+    if solution.status != "ok":
+        solution = _with_status(solution, solution.status)
+    return raise_failure(solution) if throw else solution
+
+
+def _with_status(solution: Solution, status: str) -> Solution:
+    return replace(solution, stats={**solution.stats, "status": status})

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from .basis import Basis
+from .basis import Basis, pad
 from .dynamics import Dynamics
 from .problem import Problem
 from .random_matrix import BackwardSpan, LazyInput, LazyMatrix, LazyReadout
 from .sampling import Innovations
 from .training import Probe, State
+
+
+class Room(NamedTuple):
+    """Capacities of the forward and of the backward bases."""
+
+    forward: int
+    backward: int
 
 
 @dataclass(frozen=True)
@@ -26,11 +33,12 @@ class Layout:
     Attributes:
         depth: L.
         inputs: rank r0 of the inputs.
-        block: directions that one step can add to a basis.
+        block: directions that one step can add to a backward basis.
         independent: for the hidden matrices 1…L−1, whether V^ℓ exists.
         feeds_back: for them, whether W^ℓ carries feedback, so that forward images must be conditioned.
         wants: for them, the fields that must come down: "true" for the observables, and what the rule's feedback uses.
         responses: False switches all conditioning off.
+        spans: whether φ(h^L) and g¹, which no other field meets, get bases like all others, for their kernels.
     """
 
     depth: int
@@ -41,15 +49,16 @@ class Layout:
     feeds_back: tuple[bool, ...]
     wants: tuple[tuple[str, ...], ...]
     responses: bool
+    spans: bool
 
     @staticmethod
-    def of(p: Problem, rule: Dynamics, responses: bool = True) -> Layout:
+    def of(p: Problem, rule: Dynamics, responses: bool = True, spans: bool = True) -> Layout:
         """The layout for a problem and a rule."""
         hidden = range(1, rule.depth)
         return Layout(
             rule.depth, _coordinates(p)[0].shape[1], p.P * (1 if rule.gradient else 3 if rule.learns_outer_products else 2), rule.gated,
             tuple(rule.uses(l, "independent") for l in hidden), tuple(rule.feeds_back(l) for l in hidden),
-            tuple(_wanted(rule, l) for l in hidden), responses,
+            tuple(_wanted(rule, l) for l in hidden), responses, spans,
         )  # fmt: skip
 
     @property
@@ -77,14 +86,14 @@ class Layout:
         return [[rows[:, k] for k in range(end - n, end)] for n, end in zip(counts, ends, strict=True)]
 
 
-def start(p: Problem, rule: Dynamics, innovations: Innovations, layout: Layout, room: int, kind, tol: float) -> tuple[State, Probe | None]:
-    """The network before its first step, with capacity for `room` directions, and its test points.
+def start(p: Problem, rule: Dynamics, innovations: Innovations, layout: Layout, room: Room, kind, tol: float) -> tuple[State, Probe | None]:
+    """The network before its first step, and its test points. Innovations for its directions are to be supplied: see `supply`.
 
     Args:
         p, rule: problem and rule.
         innovations: where normals come from.
         layout: which of them goes where.
-        room: capacity of every basis.
+        room: capacities of the bases.
         kind: floating-point type.
         tol: tolerance of the bases.
     """
@@ -93,19 +102,18 @@ def start(p: Problem, rule: Dynamics, innovations: Innovations, layout: Layout, 
     samples = innovations.samples
     # one buffer each: a step gives the state's memory back for reuse
     tolerance = lambda: put(tol)
-    basis = lambda: Basis.empty(room, samples, kind)
-    span = lambda: BackwardSpan(basis(), jnp.zeros((p.P, room), kind), jnp.zeros((p.P, room), kind), tolerance(), rule.gradient)
+    basis = lambda capacity: Basis.empty(capacity, samples, kind)
+    empty = lambda capacity: jnp.zeros((p.P, capacity), kind)
+    span = lambda: BackwardSpan(basis(room.backward), empty(room.backward), empty(room.backward), tolerance(), rule.gradient)
     coordinates = put(_coordinates(p)[0])
-    hidden = [
-        _hidden(l, drawn, layout, rule, basis(), span(), put) for l, drawn in enumerate(layout.draw_directions(innovations, 0, room))
-    ]
+    hidden = [_hidden(l, layout, rule, basis(room.forward), span()) for l in range(rule.depth - 1)]
     readout = LazyReadout(
         vectors["readout"], vectors["readout"] + 0, vectors["feedback"] if rule.uses(rule.depth, "independent") else None,
-        basis(), jnp.zeros((p.P, room), kind), tolerance(),
+        basis(room.forward) if layout.spans else None, empty(room.forward) if layout.spans else None, tolerance(),
     )  # fmt: skip
     L = rule.depth
     state = State(
-        matrices=(LazyInput(coordinates, vectors["inputs"], span()), *hidden, readout),
+        matrices=(LazyInput(coordinates, vectors["inputs"], span() if layout.spans else None), *hidden, readout),
         biases=tuple(vectors["biases"][l : l + 1] for l in range(L)) if rule.biased else (),
         readout_bias=jnp.zeros((), kind),
         direct=tuple(vectors["direct"][l : l + 1] if rule.uses(l + 1, "direct") else None for l in range(L)),
@@ -116,21 +124,21 @@ def start(p: Problem, rule: Dynamics, innovations: Innovations, layout: Layout, 
     return state, None if p.X_test is None else _probe(p, rule, layout, vectors, put)
 
 
-def _hidden(l: int, drawn, layout: Layout, rule: Dynamics, basis: Basis, span: BackwardSpan, put) -> LazyMatrix:
-    room, P = basis.rows.shape[0], span.g.shape[0]
-    small = lambda: jnp.zeros((room, room), basis.rows.dtype)
+def _hidden(l: int, layout: Layout, rule: Dynamics, basis: Basis, span: BackwardSpan) -> LazyMatrix:
+    (r, samples), q, P, kind = basis.rows.shape, span.basis.rows.shape[0], span.g.shape[0], basis.rows.dtype
+    small = lambda: jnp.zeros((r, q), kind)
     return LazyMatrix(
         basis=basis,
-        Xi=put(drawn[0]),
-        a=jnp.zeros((P, room), basis.rows.dtype),
+        Xi=jnp.zeros((r, samples), kind),
+        a=jnp.zeros((P, r), kind),
         span=span,
-        Upsilon=put(drawn[1]),
-        V=put(drawn[2]) if layout.independent[l] else None,
+        Upsilon=jnp.zeros((q, samples), kind),
+        V=jnp.zeros((q, samples), kind) if layout.independent[l] else None,
         N=small(),
         A=small(),
         B=small(),
         D=small(),
-        fed_back=small() if layout.feeds_back[l] and not rule.gradient else None,
+        fed_back=jnp.zeros((q, q), kind) if layout.feeds_back[l] and not rule.gradient else None,
         wants=layout.wants[l],
         responds=layout.feeds_back[l] and layout.responses,
         conditions=layout.responses,
@@ -138,19 +146,21 @@ def _hidden(l: int, drawn, layout: Layout, rule: Dynamics, basis: Basis, span: B
     )
 
 
-def grow(state: State, innovations: Innovations, layout: Layout, room: int, larger: int) -> State:
-    """More capacity: the same network with `larger` instead of `room` rows in every basis."""
-    kind = state.f0.dtype
-    put = lambda array: jnp.asarray(array, kind)
+def supply(state: State, innovations: Innovations, layout: Layout, first: int, last: int) -> State:
+    """The same network with innovations for the directions first…last−1 of every hidden matrix."""
+    first_matrix, *hidden, readout = state.matrices
+    drawn = layout.draw_directions(innovations, first, last)
+    supplied = [matrix.supplied(first, *rows) for matrix, rows in zip(hidden, drawn, strict=True)]
+    return replace(state, matrices=(first_matrix, *supplied, readout))
+
+
+def grow(state: State, room: Room) -> State:
+    """More capacity: the same network with `room` in its bases."""
     first, *hidden, readout = state.matrices
-    drawn = layout.draw_directions(innovations, room, larger)
-    grown: list[Any] = [replace(first, span=first.span.padded(larger))]
-    for matrix, rows in zip(hidden, drawn, strict=True):
-        forward, backward, *independent = map(put, rows)
-        grown.append(matrix.padded(forward, backward, independent[0] if independent else None))
-    a = jnp.pad(readout.a, ((0, 0), (0, larger - room)))
-    grown.append(replace(readout, basis=readout.basis.padded(larger), a=a))
-    return replace(state, matrices=tuple(grown))
+    if first.span is not None:
+        first = replace(first, span=first.span.padded(room.backward))
+        readout = replace(readout, basis=readout.basis.padded(room.forward), a=pad(readout.a, columns=room.forward))
+    return replace(state, matrices=(first, *(matrix.padded(*room) for matrix in hidden), readout))
 
 
 def _wanted(rule: Dynamics, l: int) -> tuple[str, ...]:

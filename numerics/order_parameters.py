@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -160,6 +161,83 @@ class DenseKernel:
 
 
 @dataclass(frozen=True, eq=False)
+class FieldKernel:
+    """K(t, s) = ⟨left(t) right(s)⟩ from the fields at all S samples; blocks are averaged when asked for. Memory O(R S T P).
+
+    Args:
+        left, right: for each replica fields at all times.
+        diagonal: K(t, t) of every replica.
+
+    Shapes:
+        Fields (T, P, S), diagonal (R, T, P, P).
+    """
+
+    left: Sequence[Float[np.ndarray, "T P S"]]
+    right: Sequence[Float[np.ndarray, "T P S"]]
+    diagonal: Float[np.ndarray, "R T P P"]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(T, P, T, P)."""
+        _, T, P, _ = self.diagonal.shape
+        return T, P, T, P
+
+    def block_replicas(self, t: int, s: int) -> Float[np.ndarray, "R P P"]:
+        """K(t, s) of every replica."""
+        t, s = _time(t, self.shape[0]), _time(s, self.shape[0])
+        if t == s:
+            return self.diagonal[:, t]
+        return np.stack([_averages(a[t], b[s]) for a, b in zip(self.left, self.right, strict=True)])
+
+    def block(self, t: int, s: int) -> Float[np.ndarray, "P P"]:
+        """K(t, s), rows at time t, columns at time s."""
+        return mean_and_error(self.block_replicas(t, s))[0]
+
+    def block_se(self, t: int, s: int) -> Float[np.ndarray, "P P"]:
+        """Its standard error."""
+        return mean_and_error(self.block_replicas(t, s))[1]
+
+    @cached_property
+    def whole(self) -> DenseKernel:
+        """All blocks. Memory (T P)² for each replica while they are averaged."""
+        T, P, _, _ = self.shape
+        flat = [_averages(a.reshape(T * P, -1), b.reshape(T * P, -1)) for a, b in zip(self.left, self.right, strict=True)]
+        return DenseKernel(self.diagonal, *mean_and_error(np.stack(flat).reshape(-1, T, P, T, P)))
+
+    def dense(self) -> Float[np.ndarray, "T P T P"]:
+        """All blocks."""
+        return self.whole.dense()
+
+    def dense_se(self) -> Float[np.ndarray, "T P T P"]:
+        """Standard errors of all blocks."""
+        return self.whole.dense_se()
+
+    def equal_time_replicas(self) -> Float[np.ndarray, "R T P P"]:
+        """K(t, t) of every replica."""
+        return self.diagonal
+
+    def equal_time(self) -> Float[np.ndarray, "T P P"]:
+        """K(t, t)."""
+        return self.diagonal.mean(axis=0)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """For saving: blocks, not fields."""
+        return self.whole.arrays()
+
+    @staticmethod
+    def from_arrays(arrays: dict[str, np.ndarray]) -> DenseKernel:
+        """From what `arrays` gave."""
+        return DenseKernel.from_arrays(arrays)
+
+
+def _averages(a: Float[np.ndarray, "n S"], b: Float[np.ndarray, "k S"]) -> Float[np.ndarray, "n k"]:
+    """⟨a bᵀ⟩, in double precision whatever the fields have; a few thousand samples at a time."""
+    S = a.shape[1]
+    part = lambda x, start: x[:, start : start + 4096].astype(float, copy=False)
+    return sum((part(a, start) @ part(b, start).T for start in range(0, S, 4096)), np.zeros((len(a), len(b)))) / S
+
+
+@dataclass(frozen=True, eq=False)
 class ConstantKernel:
     """K(t, s) = K: exact, and the same at all times."""
 
@@ -258,8 +336,8 @@ class AbsentKernel:
         return AbsentKernel(T, P, str(arrays["reason"]))
 
 
-Kernel = FactoredKernel | DenseKernel | ConstantKernel | AbsentKernel
-KINDS: dict[str, type[Kernel]] = {kind.__name__: kind for kind in (FactoredKernel, DenseKernel, ConstantKernel, AbsentKernel)}
+Kernel = FactoredKernel | DenseKernel | FieldKernel | ConstantKernel | AbsentKernel
+KINDS: dict[str, type[Kernel]] = {kind.__name__: kind for kind in (FactoredKernel, DenseKernel, FieldKernel, ConstantKernel, AbsentKernel)}
 
 
 class Layers:

@@ -19,12 +19,14 @@ Source: Bolthausen 2014 (conditioning of Gaussian matrices); THEORY section 5.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int
 
-from .basis import Basis, Extension, bracket, combine, pad
+from .basis import Basis, Extension, average, bracket, combine, pad
 from .protocol import Carried, Plasticity
 
 
@@ -92,12 +94,12 @@ class LazyInput:
     Attributes:
         coordinates: C.
         images: W⁰ on the span, what was learned included.
-        span: gradient fields of layer 1, kept for their kernels only.
+        span: gradient fields of layer 1, kept for their kernels only; None where these come from elsewhere.
     """
 
     coordinates: Float[Array, "P r0"]
     images: Float[Array, "r0 S"]
-    span: BackwardSpan
+    span: BackwardSpan | None
 
     def forward(self, v: None = None) -> tuple[LazyInput, Float[Array, "P S"]]:
         """h¹ before scale and bias."""
@@ -105,7 +107,7 @@ class LazyInput:
 
     def transpose(self, g: Float[Array, "P S"], g_tilde: Float[Array, "P S"], outer: None = None) -> tuple[LazyInput, None]:
         """Nothing lies below the inputs: the fields are only recorded."""
-        return replace(self, span=self.span.take(g, g_tilde)[0]), None
+        return (self if self.span is None else replace(self, span=self.span.take(g, g_tilde)[0])), None
 
     def with_feedback(self, initial: Float[Array, ""], independent: Float[Array, ""]) -> LazyInput:
         """No feedback comes down to the inputs."""
@@ -260,17 +262,16 @@ class LazyMatrix:
             along = along + self._restrict((met - norm * bracket(xi[None], P.rows)) * P.used())
         return combine(c, self.Xi) + combine(along, P.rows) + norm * xi
 
-    def padded(self, forward: Float[Array, "n S"], backward: Float[Array, "k S"], independent: Float[Array, "k S"] | None) -> LazyMatrix:
-        """Room for n more forward and k more backward directions, with the innovations for them."""
-        r, q = self.Xi.shape[0] + forward.shape[0], self.Upsilon.shape[0] + backward.shape[0]
+    def padded(self, r: int, q: int) -> LazyMatrix:
+        """Room for r forward and q backward directions; innovations for the new ones are to be supplied."""
         return replace(
             self,
             basis=self.basis.padded(r),
-            Xi=jnp.concatenate([self.Xi, forward]),
+            Xi=pad(self.Xi, r),
             a=pad(self.a, columns=r),
             span=self.span.padded(q),
-            Upsilon=jnp.concatenate([self.Upsilon, backward]),
-            V=None if self.V is None or independent is None else jnp.concatenate([self.V, independent]),
+            Upsilon=pad(self.Upsilon, q),
+            V=None if self.V is None else pad(self.V, q),
             fed_back=None if self.fed_back is None else pad(self.fed_back, q, q),
             feedback=None if self.feedback is None else replace(self.feedback, E=pad(self.feedback.E, r, q)),
             N=pad(self.N, r, q),
@@ -280,21 +281,39 @@ class LazyMatrix:
         )
 
 
+    def supplied(self, at: int, forward: np.ndarray, backward: np.ndarray, independent: np.ndarray | None = None) -> LazyMatrix:
+        """The same with innovations for the directions from `at` on, as many as there is room for."""
+        put = lambda array, rows: _write(array, rows[: max(array.shape[0] - at, 0)], at)
+        V = None if self.V is None or independent is None else put(self.V, independent)
+        return replace(self, Xi=put(self.Xi, forward), Upsilon=put(self.Upsilon, backward), V=V)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _put_rows(array: Float[Array, "r S"], rows: Float[Array, "n S"], at: Int[Array, ""]) -> Float[Array, "r S"]:
+    return jax.lax.dynamic_update_slice_in_dim(array, rows.astype(array.dtype), at, axis=0)
+
+
+def _write(array: Float[Array, "r S"], rows: np.ndarray, at: int) -> Float[Array, "r S"]:
+    return _put_rows(array, rows, jnp.int32(at)) if len(rows) else array
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LazyReadout:
-    """The readout: w is one vector, known from the start; the basis of the last features is kept for their kernel only."""
+    """The readout: w is one vector, known from the start; the basis of the last features is kept for their kernel only, or not at all."""
 
     w: Float[Array, "1 S"]
     w0: Float[Array, "1 S"]
     v: Float[Array, "1 S"] | None
-    basis: Basis
-    a: Float[Array, "P r"]
+    basis: Basis | None
+    a: Float[Array, "P r"] | None
     tol: Float[Array, ""]
     b: Float[Array, "1 S"] | None = None
 
     def forward(self, v: Float[Array, "P S"]) -> tuple[LazyReadout, Float[Array, "P"]]:
         """⟨w φ⟩."""
+        if self.basis is None:
+            return self, self.probe(v)
         basis, c, _ = self.basis.extend(v, self.tol)
         return replace(self, basis=basis, a=c), self.probe(v)
 
@@ -317,7 +336,7 @@ class LazyReadout:
 
     def probe(self, v: Float[Array, "K S"]) -> Float[Array, "K"]:
         """⟨w v⟩ for vectors that leave no trace."""
-        return bracket(v, self.w)[:, 0]
+        return average(v, self.w)
 
 
 def _enlarge(projector: Float[Array, "q q"], d: Float[Array, "P q"], tol: Float[Array, ""]) -> Float[Array, "q q"]:

@@ -156,8 +156,17 @@ def assemble(
         alignment=alignment[0], alignment_se=alignment[1], cka=cka, cka_se=cka_se, kta=kta, kta_se=kta_se, source=rule.source,
         parameters=dict(values), settings=settings, stats=stats, status=_status(p, f),
     )  # fmt: skip
-    if throw and solution.status != "ok":
-        raise SolveFailed(_diagnosis(solution, K[:, 0]), solution.status, solution)
+    return raise_failure(solution) if throw else solution
+
+
+def raise_failure(solution: Solution) -> Solution:
+    """The solution, if it is one.
+
+    Raises:
+        SolveFailed: it is not, with a learning rate to try.
+    """
+    if solution.status != "ok":
+        raise SolveFailed(_diagnosis(solution, solution.entk[0]), solution.status, solution)
     return solution
 
 
@@ -197,7 +206,7 @@ def _diagnosis(solution: Solution, K: np.ndarray) -> str:
     p = solution.problem
     bad = ~np.isfinite(solution.loss) if solution.status == "non-finite" else solution.loss > 1e6 * solution.loss[0]
     first = int(np.argmax(bad)) if np.any(bad) else 0
-    top = float(np.max(np.linalg.eigvals(K.mean(axis=0)).real)) if np.all(np.isfinite(K)) else np.nan
+    top = float(np.max(np.linalg.eigvals(K).real)) if np.all(np.isfinite(K)) else np.nan
     message = f"the solution of {solution.rule} is {solution.status} from t={first} on"
     if np.isfinite(top) and top > 0:
         limit = 2 * p.P / top

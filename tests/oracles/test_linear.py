@@ -30,7 +30,7 @@ def test_linear_network_is_exact_within_errors():
     random = np.random.default_rng(3)
     p = Problem(random.normal(size=(4, 9)), random.normal(size=4), gamma0=2.0, eta=0.3, steps=40)
     f, Phi = exact(p)
-    sol = solve_dmft(p, GD(), MLP(1, "linear"), samples=8192, replicas=8)
+    sol = solve_dmft(p, GD(), MLP(1, "linear"), samples=8192, replicas=8, method="sampling")
     # t distribution with seven degrees of freedom, 160 correlated numbers
     assert np.abs((sol.f - f)[1:] / sol.f_se[1:]).max() < 6
     assert np.linalg.norm(sol.f - f) < 5e-3 * np.linalg.norm(f)
@@ -44,7 +44,7 @@ def test_error_falls_faster_than_monte_carlo():
     p = Problem(random.normal(size=(3, 9)), random.normal(size=3), gamma0=1.0, eta=0.3, steps=20)
     f, _ = exact(p)
     error = lambda S, kind: np.sqrt(
-        np.mean([(solve_dmft(p, GD(), MLP(1, "linear"), S, 1, seed, sampling=kind).f - f) ** 2 for seed in range(6)])
+        np.mean([(solve_dmft(p, GD(), MLP(1, "linear"), S, 1, seed, sampling=kind, method="sampling").f - f) ** 2 for seed in range(6)])
     )
     assert error(4096, "sobol") < 0.3 * error(4096, "plain")
     assert error(4096, "sobol") < 0.5 * error(256, "sobol")

@@ -24,7 +24,7 @@ LIMIT = 4.0
 def solve(case: str, **options):
     rule, net = CASES[case]
     p = Problem(DATA["X"], DATA["y"], float(DATA["gamma0"]), float(DATA["eta"]), int(DATA["T"]))
-    return solve_dmft(p, rule, net, **{"samples": 1024, "replicas": 8, "tol": 1e-6, **options})
+    return solve_dmft(p, rule, net, **{"samples": 1024, "replicas": 8, "rank_tol": 1e-6, **options})
 
 
 def z(case, name, mean, se, shift=0):
@@ -61,7 +61,7 @@ def test_frozen_trajectory_is_met(case):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_frozen_trajectory_is_met_closely(case):
-    sol = solve(case, samples=8192, tol=1e-7)
+    sol = solve(case, samples=8192, rank_tol=1e-7)
     f = DATA[f"{case}/f"]
     # the reference's own statistical error is 0.2 to 0.6 per cent
     assert np.linalg.norm(sol.f - f) < 0.01 * np.linalg.norm(f)

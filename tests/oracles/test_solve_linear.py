@@ -1,9 +1,11 @@
 """The exact solver of linear units against wide networks written in numpy, and against the sampling solver."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from derive import FA, GD, MLP, Feedback, Hebb, Rule, alpha, dphi, h, rho, sqrt, z
+from derive import DFA, FA, GD, GLN, MLP, Evolution, Feedback, Hebb, Rule, alpha, dphi, h, rho, sqrt, z
 from numerics import Problem, solve_dmft
 from numerics.linear import solve_linear
 
@@ -49,7 +51,7 @@ def test_wide_networks_average_to_the_exact_solution(feedback, rule):
 def test_the_sampling_solver_agrees_within_its_errors(rule):
     net, values = MLP(2, "linear", sigma_w=0.9, sigma_b=0.5), {"alpha": 0.6} if rule is MIXTURE else {}
     exact = solve_linear(PROBLEM, rule, net, parameters=values)
-    sampled = solve_dmft(PROBLEM, rule, net, samples=512, replicas=4, parameters=values)
+    sampled = solve_dmft(PROBLEM, rule, net, samples=512, replicas=4, parameters=values, method="sampling")
     for name in ("f", "f_test", "entk"):
         # four replicas know their own error to a factor of two, and a finite sample is biased by a percent
         error = 5 * getattr(sampled, name + "_se") + 0.01 * np.max(np.abs(getattr(exact, name)))
@@ -77,3 +79,24 @@ def test_what_it_refuses():
         solve_linear(PROBLEM, FA(rho), MLP(2, "linear"))
     with pytest.raises(ValueError, match="not linear in h"):
         solve_linear(PROBLEM, GD(), MLP(2, "relu"))
+
+
+@pytest.mark.parametrize("rule", [GD(), DFA(), MIXTURE], ids=lambda r: r.name)
+def test_linear_units_are_solved_exactly_unless_sampling_is_asked_for(rule):
+    net, values = MLP(2, "linear"), {"alpha": 0.6} if rule is MIXTURE else {}
+    exact = solve_dmft(PROBLEM, rule, net, parameters=values)
+    assert exact.settings["method"] == "exact" and exact.stats["status"] == "converged"
+    np.testing.assert_array_equal(exact.f, solve_linear(PROBLEM, rule, net, parameters=values).f)
+    sampled = solve_dmft(PROBLEM, rule, net, 512, parameters=values, method="sampling")
+    assert sampled.settings["method"] == "sampling"
+    assert np.all(np.abs(exact.f - sampled.f) < 5 * sampled.f_se + 0.01 * np.max(np.abs(exact.f)))
+
+
+def test_where_covariances_do_not_close_it_samples():
+    learning = Rule("learning", z, Feedback(independent=1, evolution=Evolution(decay=0.1, copy=1)))
+    for rule, net in ((GD(), MLP(1, "tanh")), (Rule("cubic", z**3, Feedback(direct=1)), MLP(1, "linear")), (learning, MLP(2, "linear"))):
+        assert solve_dmft(PROBLEM, rule, net, 64, 2).settings["method"] == "sampling"
+        with pytest.raises(ValueError):
+            solve_dmft(PROBLEM, rule, net, 64, 2, method="exact")
+    assert solve_dmft(PROBLEM, GLN(), MLP(1, "relu"), 64, 2).settings["method"] == "sampling"
+    assert solve_dmft(replace(PROBLEM, steps=600), DFA(), MLP(1, "linear"), 64, 2).settings["method"] == "sampling"

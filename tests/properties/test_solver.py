@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from derive import DFA, FA, GD, MLP, rho
-from numerics import Problem, Solution, SolveFailed, solve_dmft, solve_lazy, train_finite
-from numerics.basis import Basis, bracket
+from numerics import Problem, Solution, SolveFailed, dmft, solve_dmft, solve_lazy, train_finite
+from numerics.basis import Basis, average, bracket
 from numerics.dynamics import dynamics
-from numerics.infinite import Layout, start
+from numerics.infinite import Layout, Room, start, supply
+from numerics.order_parameters import FieldKernel
 from numerics.random_matrix import LazyMatrix
 from numerics.sampling import Innovations
 
@@ -148,7 +149,8 @@ def test_transposes_are_adjoint(rule):
     """⟨g, W v⟩ = ⟨Wᵀ g, v⟩, whatever was asked first."""
     p = problem()
     bound, _ = dynamics(rule, NET)
-    state, _ = start(p, bound, Innovations(200), Layout.of(p, bound), 40, jnp.float64, 1e-12)
+    state, _ = start(p, bound, Innovations(200), Layout.of(p, bound), Room(40, 40), jnp.float64, 1e-12)
+    state = supply(state, Innovations(200), Layout.of(p, bound), 0, 40)
     W, forward, transpose = state.matrices[1], jax.jit(LazyMatrix.forward), jax.jit(LazyMatrix.transpose)
     keys = jax.random.split(jax.random.key(0), 6)
     fields = [jax.random.normal(key, (3, 200)) for key in keys]
@@ -207,13 +209,70 @@ def test_divergence_is_reported_with_a_learning_rate():
         solve(problem(steps=40, eta=60.0), GD())
     assert failure.value.status in ("diverged", "non-finite")
     partial = solve(problem(steps=40, eta=60.0), GD(), throw=False)
-    assert partial.status == failure.value.status
+    assert partial.status == partial.stats["status"] == failure.value.status
 
 
 def test_single_precision_is_close():
     wide, narrow = solve(rule=GD(), samples=1024), solve(rule=GD(), samples=1024, dtype="float32")
     assert narrow.settings["dtype"] == "float32"
     np.testing.assert_allclose(narrow.f, wide.f, atol=5e-3)
+
+
+def test_order_parameters_are_double_in_single_precision():
+    narrow = solve(samples=256, dtype="float32")
+    for kernels in (narrow.Phi, narrow.G_tilde, narrow.H):
+        assert all(kernel.dense().dtype == kernel.equal_time().dtype == np.float64 for kernel in kernels)
+    assert narrow.f.dtype == narrow.loss.dtype == narrow.entk.dtype == np.float64
+
+
+@pytest.mark.skipif(not jax.config.jax_enable_x64, reason="there is no double precision")
+def test_averages_are_summed_in_double_precision():
+    ones = jnp.full((1, 2**22 + 1), 0.1, jnp.float32)
+    exact = float(np.float32(0.1)) ** 2
+    # float32 products are rounded, their sum is not
+    assert abs(float(average(ones, ones)[0]) - exact) < 2**-23 * exact
+    left = FieldKernel([np.asarray(ones)[None]], [np.asarray(ones)[None]], np.ones((1, 1, 1, 1)))
+    assert abs(left.dense().item() - exact) < 1e-14
+
+
+@pytest.mark.parametrize("rule", [GD(), FA(0.5)])
+def test_kernels_do_not_depend_on_how_they_are_kept(rule, monkeypatch):
+    fields, equal = solve(rule=rule), solve(rule=rule, two_time=False)
+    monkeypatch.setattr(dmft, "FIELDS_LIMIT", 0)
+    spans = solve(rule=rule)
+    for name, l in (("Phi", 2), ("G", 1), ("G_tilde", 1), ("H", 1)):
+        kept, other, short = (getattr(solution, name)[l] for solution in (fields, spans, equal))
+        assert isinstance(kept, FieldKernel) and not isinstance(other, FieldKernel)
+        # bases drop a share of 1e-7 of the energy, hence at most its root of an amplitude
+        np.testing.assert_allclose(kept.dense(), other.dense(), atol=1e-3 * np.abs(kept.dense()).max())
+        np.testing.assert_allclose(kept.block_se(5, 2), other.block_se(5, 2), atol=1e-3 * np.abs(kept.dense()).max())
+        np.testing.assert_allclose(kept.block(5, 2), kept.dense()[5, :, 2], atol=1e-12)
+        np.testing.assert_allclose(kept.block(3, 3), kept.dense()[3, :, 3], atol=1e-12)
+        np.testing.assert_array_equal(short.block(3, 3), kept.block(3, 3))
+        with pytest.raises(ValueError, match="two_time=True"):
+            short.block(5, 2)
+    np.testing.assert_allclose(spans.f, fields.f, atol=1e-10)
+
+
+def test_samples_are_doubled_until_the_error_is_met():
+    rough = solve(replicas=4)
+    wanted = 0.5 * dmft.loss_error(rough)
+    fine = solve(replicas=4, tol=wanted)
+    assert dmft.loss_error(fine) <= wanted and fine.stats["status"] == "converged"
+    S = fine.settings["samples"]
+    assert S > 128 and S % 128 == 0 and fine.settings["tol"] == wanted
+    np.testing.assert_array_equal(fine.f, solve(replicas=4, samples=S).f)
+    short = solve(replicas=4, tol=1e-9, max_samples=300)
+    assert short.stats["status"] == "sample limit reached" and short.settings["samples"] == 256
+
+
+def test_diagnostics_are_there(solution):
+    stats = solution.stats
+    assert stats["status"] == "converged" and solution.status == "ok"
+    assert 0 < stats["gram_error"] < 1e-10 and 0 <= stats["dropped_energy"] <= 1e-7
+    assert all(0 < rank <= stats["capacity"] for ranks in (*stats["rank_forward"], *stats["rank_backward"]) for rank in ranks)
+    assert set(stats["seconds"]) == {"sampling", "compile", "run"} and all(s >= 0 for s in stats["seconds"].values())
+    assert solve(samples=16).stats["status"] == "rank capacity reached"
 
 
 def test_symbolic_parameters_need_values():

@@ -1,0 +1,289 @@
+"""One causal pass over time at infinite width: one replica, from initialisation to the last step.
+
+The step is `training.step`, on matrices that are realised on the span of what they have met (`random_matrix.py`). Only the bases' growth
+and the record of order parameters are handled here. Cost per step O(S P r), memory O(S r), r being the capacity for the fields' history.
+
+Compiled code belongs to shapes. So innovations are supplied in portions, as directions are met, into arrays that keep their shape; only
+capacity that was set too low costs a compilation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from time import perf_counter
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .basis import Basis, bracket
+from .checkpoint import Keeper
+from .dynamics import Dynamics
+from .infinite import Layout, Room, grow, start, supply
+from .problem import Problem
+from .progress import Progress
+from .sampling import Innovations
+from .sharding import Placement
+from .training import Probe, Scales, State, step, with_feedback
+
+# Directions for which innovations are supplied at a time.
+PORTION = 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all replicas of a solution share.
+
+    Attributes:
+        problem, rule, values: what to solve.
+        layout: dimensions of the innovations.
+        kind: floating-point type.
+        rank_tol: tolerance of the bases.
+        record: how kernels of φ(h^L) and g¹ are kept: "spans", "fields" or "equal times".
+        capacity: room in every basis at the start, or None.
+        chunk: steps between returns to Python, or None.
+        devices: what `Placement.of` takes.
+    """
+
+    problem: Problem
+    rule: Dynamics
+    values: dict[str, float]
+    layout: Layout
+    kind: Any
+    rank_tol: float
+    record: str
+    capacity: int | None = None
+    chunk: int | None = None
+    devices: Any = None
+
+    @property
+    def blocks(self) -> Room:
+        """Directions that one step can add."""
+        return Room(self.problem.P, self.layout.block)
+
+    def limits(self, samples: int) -> Room:
+        """Capacities that no run can exceed."""
+        forward, backward = (min(self.problem.steps * block, samples) + block for block in self.blocks)
+        return Room(forward, backward)
+
+    def first_room(self, samples: int) -> Room:
+        """Capacities at the start. Short runs get all they can need, so that nothing is compiled twice; long ones saturate."""
+        if self.capacity is None:
+            wanted = [192 + limit // 8 for limit in self.limits(samples)]
+        else:
+            wanted = [self.capacity, self.capacity]
+        pick = lambda wish, block, limit: max(min(wish, limit), block)
+        return Room(*(pick(*each) for each in zip(wanted, self.blocks, self.limits(samples), strict=True)))
+
+
+class Seconds:
+    """Wall time by part; what runs while the clock is elsewhere is not counted."""
+
+    def __init__(self) -> None:
+        self.parts = {"sampling": 0.0, "compile": 0.0, "run": 0.0}
+
+    def spend(self, part: str, work: Any) -> Any:
+        """Do the work, note its time, return its result."""
+        began = perf_counter()
+        found = jax.block_until_ready(work())
+        self.parts[part] += perf_counter() - began
+        return found
+
+
+def run(plan: Plan, innovations: Innovations, bar: Progress, seconds: Seconds, keeper: Keeper) -> dict[str, Any]:
+    """One replica from start to end, growing the bases' capacity as they fill.
+
+    Args:
+        plan: what to do.
+        innovations: its random numbers.
+        bar: shown progress.
+        seconds: the account of time.
+        keeper: of checkpoints.
+
+    Returns:
+        history: records by name, time first; ranks: of the "forward" and "backward" bases at the end; dropped: the largest share of a
+        field's energy that a basis left out; gram_error: the largest deviation of ⟨Q Qᵀ⟩ from unity; capacity: room at the end.
+    """
+    if (known := keeper.finished(innovations)) is not None:
+        bar.advance(plan.problem.steps)
+        return known
+    p, room = plan.problem, plan.first_room(innovations.samples)
+    placement = Placement.of(plan.devices, innovations.samples)
+    with placement.host():
+        state, history, scales, probe = seconds.spend("sampling", partial(_begin, plan, innovations, room))
+        state, history, (room, supplied) = keeper.resume(innovations, state, history, (room, 0))
+        room = Room(*room)
+        state, history, scales, probe = placement.spread((state, history, scales, probe))
+    done = int(state.t)
+    bar.advance(done)
+    while done < p.steps:
+        state, supplied = _supplied(plan, state, innovations, room, supplied, seconds)
+        stop = keeper.next_stop(done, min(p.steps, done + (plan.chunk or (max(1, p.steps // 20) if bar.shown else p.steps))))
+        within = Room(*(jnp.int32(min(each, supplied) if plan.rule.depth > 1 else each) for each in room))
+        arguments = placement.spread((state, history, scales, probe, jnp.int32(stop), within))
+        advance = seconds.spend("compile", partial(_compiled, plan.rule, plan.blocks, plan.record, placement, *_signature(arguments)))
+        state, history = seconds.spend("run", partial(advance, *arguments))
+        bar.advance(int(state.t) - done)
+        done = int(state.t)
+        larger = _enough(plan, state, room, innovations.samples)
+        if done < p.steps and larger != room:
+            enlarge = lambda both, larger=larger: (grow(both[0], larger), _widen(both[1], larger))
+            state, history = placement.change(enlarge, (state, history))
+            # innovations beyond the smaller of the old capacities did not fit: they are supplied again
+            room, supplied = larger, min(supplied, *room)
+        if stop == done < p.steps and keeper.due(done):
+            whole_state, whole_history = placement.gather((state, history))
+            keeper.write_state(innovations, whole_state, whole_history, (tuple(room), supplied))
+    found = _finished(state, placement.gather(history), room)
+    keeper.finish(innovations, found)
+    return found
+
+
+def _begin(plan: Plan, innovations: Innovations, room: Room):
+    """State, history, scales and test points at t = 0."""
+    p = plan.problem
+    state, probe = start(p, plan.rule, innovations, plan.layout, room, plan.kind, plan.rank_tol)
+    number = lambda value: jnp.asarray(value, plan.kind)
+    scales = Scales(jnp.asarray(p.y, plan.kind), number(p.gamma0), number(p.eta), {name: number(v) for name, v in plan.values.items()})
+    return with_feedback(state, plan.rule, scales), _history(plan, innovations.samples, room), scales, probe
+
+
+def _supplied(plan: Plan, state: State, innovations: Innovations, room: Room, supplied: int, seconds: Seconds) -> tuple[State, int]:
+    """Innovations for at least one more step."""
+    needed = max(used + block for used, block in zip(_sizes(state), plan.blocks, strict=True))
+    if plan.rule.depth == 1 or min(needed, max(room)) <= supplied:
+        return state, supplied
+    last = min(max(supplied + PORTION, -(-needed // PORTION) * PORTION), max(max(room), needed))
+    return seconds.spend("sampling", lambda: supply(state, innovations, plan.layout, supplied, last)), last
+
+
+def _enough(plan: Plan, state: State, room: Room, samples: int) -> Room:
+    """Capacity for at least one more step: bases that are full, or nearly, get twice theirs."""
+    sizes, limits = _sizes(state), plan.limits(samples)
+    full = any(size + block > each for size, block, each in zip(sizes, plan.blocks, room, strict=True))
+    if not full:
+        return room
+    crowded = [size + block > 0.7 * each for size, block, each in zip(sizes, plan.blocks, room, strict=True)]
+    return Room(*(min(2 * each, limit) if tight else each for each, limit, tight in zip(room, limits, crowded, strict=True)))
+
+
+def forward_bases(state: State):
+    """Bases of features."""
+    return [matrix.basis for matrix in state.matrices[1:] if matrix.basis is not None]
+
+
+def backward_bases(state: State):
+    """Bases of gradient fields."""
+    return [matrix.span.basis for matrix in state.matrices[:-1] if matrix.span is not None]
+
+
+def _sizes(state: State) -> Room:
+    largest = lambda bases: max((int(basis.size) for basis in bases), default=0)
+    return Room(largest(forward_bases(state)), largest(backward_bases(state)))
+
+
+def _history(plan: Plan, samples: int, room: Room) -> dict[str, Any]:
+    p, rule = plan.problem, plan.rule
+    empty = lambda *shape: jnp.zeros((p.steps, *shape), plan.kind)
+    spans = plan.record == "spans"
+    layers = lambda width: tuple(empty(p.P, width) for _ in range(rule.depth if spans else rule.depth - 1))
+    history: dict[str, Any] = {"f": empty(p.P), "a": layers(room.forward), "g": layers(room.backward)}
+    if not rule.gradient:
+        history["g_tilde"] = layers(room.backward)
+    if p.X_test is not None:
+        history["f_test"] = empty(len(p.X_test))
+    if not spans:
+        history["equal"] = {name: empty(p.P, p.P) for name in _EQUAL}
+    if plan.record == "fields":
+        names = ("top", "bottom") if rule.gradient else ("top", "bottom", "bottom_tilde")
+        history["fields"] = {name: empty(p.P, samples) for name in names}
+    return history
+
+
+_EQUAL = ("Phi", "G", "G_tilde", "H")
+
+
+def _widen(history: dict[str, Any], room: Room) -> dict[str, Any]:
+    widths = {"a": room.forward, "g": room.backward, "g_tilde": room.backward}
+    wide = lambda array, width: jnp.pad(array, ((0, 0), (0, 0), (0, width - array.shape[2])))
+    return {name: tuple(wide(each, widths[name]) for each in entry) if name in widths else entry for name, entry in history.items()}
+
+
+def _record(state: State, fields, record: str) -> dict[str, Any]:
+    """What is kept of one time."""
+    found: dict[str, Any] = {"f": fields.f, "f_test": fields.f_test}
+    spanned = [matrix.span for matrix in state.matrices[:-1] if matrix.span is not None]
+    found["a"] = tuple(matrix.a for matrix in state.matrices[1:] if matrix.basis is not None)
+    found["g"], found["g_tilde"] = tuple(span.g for span in spanned), tuple(span.g_tilde for span in spanned)
+    if record != "spans":
+        top, g, g_tilde = fields.a[-1], fields.g[0], fields.g_tilde[0]
+        G = bracket(g, g)
+        same = g is g_tilde
+        found["equal"] = dict(
+            zip(_EQUAL, (bracket(top, top), G, G if same else bracket(g, g_tilde), G if same else bracket(g_tilde, g_tilde)), strict=True)
+        )
+        found["fields"] = {"top": top, "bottom": g, "bottom_tilde": g_tilde}
+    return found
+
+
+def _put(kept: Any, new: Any, t) -> Any:
+    """Entry t of every array that is kept."""
+    if isinstance(kept, dict):
+        return {name: _put(entry, new[name], t) for name, entry in kept.items()}
+    put = lambda array, entry: jax.lax.dynamic_update_index_in_dim(array, entry.astype(array.dtype), t, 0)
+    return jax.tree.map(put, kept, new)
+
+
+def _advance(
+    rule: Dynamics, blocks: Room, record: str, placement: Placement,
+    state: State, history, scales: Scales, probe: Probe | None, stop, within: Room,
+):  # fmt: skip
+    """Steps until `stop`, or until a basis might overflow in the next one."""
+
+    def fits(carry):
+        state = carry[0]
+        going = state.t < stop
+        for bases, block, room in zip((forward_bases(state), backward_bases(state)), blocks, within, strict=True):
+            for basis in bases:
+                going = going & (basis.size + block <= room)
+        return going
+
+    def body(carry):
+        state, history = carry
+        t = state.t
+        state, fields = step(state, rule, scales, probe)
+        return placement.keep((state, _put(history, _record(state, fields, record), t)))
+
+    return jax.lax.while_loop(fits, body, (state, history))
+
+
+def _signature(arguments) -> tuple[Any, tuple]:
+    leaves, structure = jax.tree.flatten(arguments)
+    return structure, tuple((leaf.shape, leaf.dtype, leaf.sharding) for leaf in leaves)
+
+
+@lru_cache(maxsize=64)
+def _compiled(rule: Dynamics, blocks: Room, record: str, placement: Placement, structure, leaves):
+    """`_advance` compiled for such arguments; ahead of time, so that the time it takes is known."""
+    arguments = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(shape, dtype, sharding=at) for shape, dtype, at in leaves])
+    return jax.jit(partial(_advance, rule, blocks, record, placement), donate_argnums=(0, 1)).lower(*arguments).compile()
+
+
+def _finished(state: State, history, room: Room) -> dict[str, Any]:
+    bases = {"forward": forward_bases(state), "backward": backward_bases(state)}
+    every = [*bases["forward"], *bases["backward"]]
+    return {
+        "history": jax.tree.map(np.asarray, history),
+        "ranks": {name: [int(basis.size) for basis in group] for name, group in bases.items()},
+        "dropped": max((float(basis.dropped) for basis in every), default=0.0),
+        "gram_error": max(map(gram_error, every), default=0.0),
+        "capacity": max(room),
+    }
+
+
+def gram_error(basis: Basis) -> float:
+    """max |⟨Q Qᵀ⟩ − 1| over the vectors that are there."""
+    gram = np.asarray(bracket(basis.rows, basis.rows))
+    return float(np.max(np.abs(gram - np.diag(np.arange(len(gram)) < int(basis.size)))))
