@@ -10,7 +10,7 @@ import jax
 if "JAX_ENABLE_X64" not in os.environ:
     jax.config.update("jax_enable_x64", True)
 
-from .checkpoint import load_checkpoint
+from .checkpoint import Partial, load_checkpoint
 from .dmft import solve_dmft
 from .errors import SolveFailed
 from .finite import train_finite
@@ -20,8 +20,9 @@ from .linear import solve_linear
 from .plotting import plot, plot_compare
 from .problem import Problem
 from .solution import Solution
+from .sweep import Sweep, sweep
 
 __all__ = [
-    "Problem", "Solution", "SolveFailed", "jaxify", "load_checkpoint", "plot", "plot_compare", "solve_dmft", "solve_lazy", "solve_linear",
-    "train_finite",
+    "Partial", "Problem", "Solution", "SolveFailed", "Sweep", "jaxify", "load_checkpoint", "plot", "plot_compare", "solve_dmft",
+    "solve_lazy", "solve_linear", "sweep", "train_finite",
 ]  # fmt: skip
