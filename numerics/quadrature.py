@@ -31,6 +31,9 @@ SLACK = 1e-9
 SPACINGS = ((200, 0.1), (10**9, 0.05))
 # Below this, terms of the series are dropped: a_k b_k ρ^k ≤ ‖f‖ ‖g‖ |ρ|^k.
 NEGLIGIBLE = 1e-12
+# Terms of the series in one pass over the pairs, and the degree up to which the short series goes.
+GROUP = 12
+SHORT = 96
 
 
 # ---- nodes, computed once with NumPy ---------------------------------------------------------------------------------
@@ -138,42 +141,44 @@ def hermite(
     correlation = jnp.clip(jnp.max(jnp.abs(rho)), 1e-9, 1 - 1e-6)
     negligible = max(NEGLIGIBLE, float(jnp.finfo(rho.dtype).eps) / 10)
     needed = jnp.minimum(needed, np.log(negligible) / jnp.log(correlation))
-    ladder = [12 * 2**step for step in range(20)]
-    ladder = [*(count for count in ladder if count < terms[-1][1]), terms[-1][1]]
-    choice = sum((needed > count).astype(jnp.int32) for count in ladder)
-    choice = jnp.where(largest > terms[-1][0], len(ladder), choice)
+    # two compiled lengths: the short one keeps little for gradients, the long one skips the groups that it does not need
+    ladder = [*(count for count in (SHORT,) if count < terms[-1][1]), terms[-1][1]]
+    choice = sum((needed > count).astype(jnp.int32) for count in ladder[:-1])
 
     def branch(count: int) -> Callable[[], jax.Array]:
         degrees = tuple(range(1 if parity == "odd" else 0, count, 2 if parity else 1))
-        return lambda: _series(_coefficients(f, sigma_u, degrees, bool(parity)), _coefficients(g, sigma_v, degrees, bool(parity)), rho, parity)
+        return lambda: _series(f, g, sigma_u, sigma_v, rho, needed, degrees, parity)
 
-    beyond = lambda: jnp.full_like(rho, jnp.nan)
-    return lax.switch(choice, [*map(branch, ladder), beyond])
-
-
-def _coefficients(f: Function, sigma: jax.Array, degrees: tuple[int, ...], half: bool) -> jax.Array:
-    """a_k(σ), shape (len(degrees), *sigma.shape)."""
-    nodes, table = (jnp.asarray(v, sigma.dtype) for v in hermite_table(degrees, half))
-    values = f(sigma[..., None] * nodes)
-    # a_k = Σ_j f(σ x_j) T_jk
-    return jnp.moveaxis(jnp.einsum("...j,jk->...k", values, table, precision="highest"), -1, 0)
+    value = lax.switch(choice, list(map(branch, ladder)))
+    return jnp.where(largest > terms[-1][0], jnp.nan, value)
 
 
-def _series(a: jax.Array, b: jax.Array, rho: jax.Array, parity: str) -> jax.Array:
-    """Horner's rule in ρ (or ρ²), a few terms a pass."""
+def _series(
+    f: Function, g: Function, sigma_u: jax.Array, sigma_v: jax.Array, rho: jax.Array,
+    needed: jax.Array, degrees: tuple[int, ...], parity: str,
+) -> jax.Array:  # fmt: skip
+    """Horner's rule in ρ (or ρ²), GROUP terms a pass, from the highest degree that is needed; coefficients as they are used."""
+    nodes, table = hermite_table(degrees, bool(parity))
+    padded = np.pad(table, ((0, 0), (0, -table.shape[1] % GROUP)))
+    groups = np.moveaxis(padded.reshape(len(nodes), -1, GROUP), 1, 0)[::-1]
+    starts = np.arange(0, padded.shape[1], GROUP)[::-1] * (2 if parity else 1)
+    at = jnp.asarray(nodes, rho.dtype)
+    values = [h(sigma[..., None] * at) for h, sigma in ((f, sigma_u), (g, sigma_v))]
     step = rho * rho if parity else rho
-    chunk = min(12, -(-len(a) // 2))
-    extra = -len(a) % chunk
-    padded = [jnp.concatenate([v, jnp.zeros((extra, *v.shape[1:]), v.dtype)]) for v in (a, b)]
-    groups = [v.reshape(-1, chunk, *v.shape[1:])[::-1] for v in padded]
 
-    def accumulate(total: jax.Array, group: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        a, b = group
-        for k in range(chunk - 1, -1, -1):
+    def accumulate(total: jax.Array, group: jax.Array) -> jax.Array:
+        # a_k = E[f(σ_u ξ) h_k(ξ)] = Σ_j f(σ_u x_j) T_jk
+        a, b = (jnp.einsum("...j,jk->k...", value, group, precision="highest") for value in values)
+        for k in range(GROUP - 1, -1, -1):
             total = total * step + a[k] * b[k]
-        return total, None
+        return total
 
-    total, _ = lax.scan(accumulate, jnp.zeros_like(rho), tuple(groups))
+    def advance(total: jax.Array, item: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        start, group = item
+        return lax.cond(start < needed, accumulate, lambda total, _: total, total, group), None
+
+    items = (jnp.asarray(starts, rho.dtype), jnp.asarray(groups, rho.dtype))
+    total, _ = lax.scan(advance, jnp.zeros_like(rho), items)
     return total * rho if parity == "odd" else total
 
 
