@@ -7,7 +7,7 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from .dynamics import Dynamics
 from .errors import SolveFailed
@@ -68,7 +68,7 @@ class Solution:
     status: str = "ok"
 
     @property
-    def t(self) -> Float[np.ndarray, "T"]:
+    def t(self) -> Int[np.ndarray, "T"]:
         """Recorded times, in updates."""
         return np.arange(len(self.loss))
 
@@ -139,7 +139,7 @@ def assemble(
     Phi = Layers([ConstantKernel(p.Kx, p.steps), *Phi], 0)
     G, G_tilde, H = (Layers([*kernels, one], 1) for kernels in (G, G_tilde, H))
     with np.errstate(all="ignore"):
-        K = entk_of(Phi, G_tilde, *rule.module.scales(**values)) if entk is None else entk
+        K = entk_of(Phi, G_tilde, *map(float, rule.module.scales(**values))) if entk is None else entk
         tests: tuple[Any, Any] = (None, None) if f_test is None else mean_and_error(f_test)
         test_losses: tuple[Any, Any] = (None, None) if f_test is None or p.y_test is None else mean_and_error(p.test_loss(f_test))
         trace = lambda kernels: np.stack([np.trace(k.equal_time_replicas(), axis1=2, axis2=3) for k in list(kernels)[: rule.depth]], 1)

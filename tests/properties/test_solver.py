@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
 
 from derive import DFA, FA, GD, MLP, rho
 from numerics import Problem, Solution, SolveFailed, dmft, solve_dmft, solve_lazy, train_finite
 from numerics.basis import Basis, average, bracket
 from numerics.dynamics import dynamics
 from numerics.infinite import Layout, Room, start, supply
-from numerics.order_parameters import FieldKernel
+from numerics.order_parameters import FactoredKernel, FieldKernel
 from numerics.random_matrix import LazyMatrix
 from numerics.sampling import Innovations
 
@@ -163,6 +164,13 @@ def test_transposes_are_adjoint(rule):
         for _, _, g, Wg in pairs:
             _, image = forward(W, v)
             np.testing.assert_allclose(bracket(g, image), bracket(Wg, v), atol=1e-10)
+
+
+def test_wrong_shapes_are_noticed():
+    with pytest.raises(TypeCheckError):
+        FactoredKernel([np.ones((2, 3))], [np.ones((2, 3, 4))])
+    with pytest.raises(TypeCheckError):
+        FieldKernel([np.ones((2, 3, 4))], [np.ones((2, 3, 4))], np.ones((2, 3, 3)))
 
 
 def test_columns_of_innovations_depend_on_their_number_alone():
