@@ -59,7 +59,7 @@ def _times(dtype: str, options: argparse.Namespace) -> None:
         runs[activation] = lambda X, Y, k=kernel: k(X)
         runs[f"{activation} (X, Y)"] = lambda X, Y, k=kernel: k(X, Y)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for name, run in runs.items():
+    for run in runs.values():
         run(X, Y).block_until_ready()
     for _ in range(options.repeats):
         for name, run in runs.items():

@@ -107,7 +107,7 @@ def draw(keys, D: int, rule: Dynamics, width: int, kind) -> dict[str, list[Any]]
         Arrays by name and layer (None where the rule needs none), with a leading axis for networks.
     """
     L, N = rule.depth, width
-    shapes = {
+    shapes: dict[str, list[tuple[int, ...] | None]] = {
         "hidden": [(N, N) for _ in range(1, L)],
         "input": [(N, D)],
         "readout": [(1, N)],

@@ -160,7 +160,7 @@ class _Evaluation:
                 raise ValueError(
                     f"{name}[{row}, {column}] = {np.asarray(value)[row, column]} is not finite: remove or impute such rows"
                 )
-        first, second = arrays["X1"], arrays.get("X2")
+        first, second = jnp.asarray(arrays["X1"]), None if "X2" not in arrays else jnp.asarray(arrays["X2"])
         if second is not None and first.shape[1] != second.shape[1]:
             raise ValueError(f"X1 has D = {first.shape[1]} features, X2 has {second.shape[1]}: both need the same")
         return first, second

@@ -67,7 +67,7 @@ def solve_lazy(
 def _train(p: Problem, K: np.ndarray, K_test: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
     """Outputs on train and test inputs at all times, from zero; kernels at every step, or one for all."""
     f = np.zeros((p.steps, p.P))
-    f_test = None if K_test is None else np.zeros((p.steps, len(K_test)))
+    f_test = None if K_test is None else np.zeros((p.steps, K_test.shape[1]))
     for t in range(p.steps - 1):
         Delta = p.y - f[t]
         now = min(t, len(K) - 1)

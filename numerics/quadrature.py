@@ -303,7 +303,7 @@ def nested(
     """
     shape = jnp.broadcast_shapes(q_mumu.shape, q_munu.shape, q_nunu.shape)
     flat = [jnp.ravel(jnp.broadcast_to(q, shape)) for q in (q_mumu, q_munu, q_nunu)]
-    one = jax.checkpoint(lambda q: _nested_pair(f, g, *q, tuple(breaks_f), tuple(breaks_g)))
+    one = jax.checkpoint(lambda q: _nested_pair(f, g, q[0], q[1], q[2], tuple(breaks_f), tuple(breaks_g)))
     return lax.map(one, tuple(flat), batch_size=16).reshape(shape)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import sympy as sp
@@ -75,7 +76,7 @@ class KernelWriter:
         made = Expectation(name, dual, pair, diagonal)
         if pair is None or diagonal is None:
             made.rule = quadrature(dual)
-        if made.takes_root and dual.f == dual.g and diagonal is not None and len(pair.roots) == 1:
+        if made.takes_root and dual.f == dual.g and pair is not None and diagonal is not None and len(pair.roots) == 1:
             made.gap = gap(pair.expr, diagonal, pair.roots[0])
         return made
 
@@ -111,7 +112,8 @@ class KernelWriter:
 
     def single_site(self, made: Expectation) -> tuple[list[str], str]:
         """The functions under an integral, and the text that names them in a call."""
-        functions, names = [], []
+        functions: list[str] = []
+        names: list[str] = []
         number = made.name.removeprefix("E")
         for letter, expr in (("f", made.dual.f), ("g", made.dual.g)):
             if letter == "g" and made.dual.f == made.dual.g:
@@ -169,8 +171,9 @@ class KernelWriter:
     @property
     def rules(self) -> dict[str, Quadrature]:
         """The quadratures in use, by the functions that they integrate."""
-        used = (made for made in self.expectations.values() if made.rule is not None and made.pair is None)
-        return {f"{made.dual.f}, {made.dual.g}" if made.dual.f != made.dual.g else str(made.dual.f): made.rule for made in used}
+        name = lambda dual: f"{dual.f}, {dual.g}" if dual.f != dual.g else str(dual.f)
+        made = self.expectations.values()
+        return {name(one.dual): one.rule for one in made if one.rule is not None and one.pair is None}
 
     def expectation(self, dual: Dual) -> Expectation:
         """The generated function of a dual; a new one if no layer has asked for it yet."""
@@ -285,7 +288,7 @@ class Pairs:
 
     def pair(self, function: PairFunction, name: str, preactivation: Names, feedback: Names | None, comment: str) -> Names:
         """Σ_terms coefficient · Π_field E(field's covariance), at (μ,μ), (μ,ν) and (ν,ν)."""
-        at = {h: preactivation, m: self.inputs, z: feedback}
+        at = {h: preactivation, m: self.inputs, z: feedback or self.inputs}
 
         def entry(index: int) -> str:
             summands = []
@@ -330,11 +333,13 @@ class Pairs:
             carried = self.kernel.net.sigma_w**2 * ((path.transported + path.initial) ** 2 + path.independent**2)
             direct = self.writer.printer.doprint(path.direct**2)
             entries = [f"{product(self.coefficient(carried), entry)} + {direct}" for entry in above]
-            name = lambda i, layer=layer: f"Z_{layer}{self.suffixes[i]}"
-            here = self.each(lambda i, name=name, entries=entries: self.put(name(i), entries[i]))
+            here = self.each(partial(self._put_entry, f"Z_{layer}", entries))
             values.append(here)
             above = self.pair(pseudo, f"H_{layer}", self.sigma[layer - 1], here, f"H^{layer} = E[g̃ g̃]")
         return values[::-1]
+
+    def _put_entry(self, name: str, entries: Sequence[str], index: int) -> str:
+        return self.put(f"{name}{self.suffixes[index]}", entries[index])
 
 
 @dataclass
@@ -366,8 +371,7 @@ def needed(lines: list[tuple[str, str, str]], result: str) -> list[str]:
     last = f"return {result}"
     if kept and kept[-1][0] == result:
         *kept, (_, expression, comment) = kept
-        last = ([f"# {comment}"] if comment else []), f"return {expression}"
-        last = "\n".join([*last[0], last[1]])
+        last = "\n".join([*([f"# {comment}"] if comment else []), f"return {expression}"])
     text = []
     for name, expression, comment in kept:
         text += [f"# {comment}"] if comment else []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Callable
+from typing import ClassVar
 
 import sympy as sp
 from sympy.printing.precedence import PRECEDENCE, precedence
@@ -35,7 +36,7 @@ SPECIAL = ("erf", "erfc", "erfinv", "expit", "gammaln")
 class JnpPrinter(Printer):
     """Prints real expressions; `names` maps symbols to the identifiers of the module that is being written."""
 
-    functions = FUNCTIONS
+    functions: ClassVar[dict[type, str]] = FUNCTIONS
 
     def __init__(self, names: dict[sp.Symbol, str]) -> None:
         super().__init__()
