@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from derive import GD, MLP
-from numerics import Problem, dmft, solve_dmft
+from numerics import Problem, dmft, solve_dmft, solve_lazy
 
 
 def exact(p: Problem):
@@ -49,3 +49,14 @@ def test_error_falls_faster_than_monte_carlo():
     )
     assert error(4096, "sobol") < 0.3 * error(4096, "plain")
     assert error(4096, "sobol") < 0.5 * error(256, "sobol")
+
+
+def test_lazy_test_outputs_have_one_entry_a_test_point():
+    """f_test of the lazy solution is the kernel ridge path K_* K⁻¹ (1 − (1 − ηK/P)^t) y."""
+    random = np.random.default_rng(0)
+    X, X_test, y = random.normal(size=(3, 5)), random.normal(size=(4, 5)), np.array([1.0, -1.0, 0.5])
+    p = Problem(X, y, eta=0.3, steps=12, X_test=X_test)
+    sol = solve_lazy(p, GD(), MLP(depth=1, activation="linear"))
+    K, K_test = 2 * X @ X.T / 5, 2 * X_test @ X.T / 5
+    decay = np.linalg.matrix_power(np.eye(3) - 0.3 / 3 * K, 11)
+    np.testing.assert_allclose(sol.f_test[-1], K_test @ np.linalg.solve(K, (np.eye(3) - decay) @ y), rtol=1e-10)
