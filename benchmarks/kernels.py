@@ -9,7 +9,7 @@ each kernel in N×N arrays (its result included), in a process of its own.
 from __future__ import annotations
 
 import argparse
-import os
+import ctypes
 import statistics
 import subprocess
 import sys
@@ -49,9 +49,12 @@ def _kernel(activation: str):
 
 
 def _times(dtype: str, options: argparse.Namespace) -> None:
+    # before the first array: switches double precision on
+    import numerics  # noqa: F401, I001
     import jax
 
     X = jax.random.normal(jax.random.key(0), (options.n, options.d), dtype)
+    assert X.dtype == dtype
     Y = jax.random.normal(jax.random.key(1), (options.n, options.d), dtype)
     runs = {"X @ X.T": jax.jit(lambda X, Y: X @ X.T)}
     for activation in ACTIVATIONS:
@@ -75,23 +78,23 @@ def _times(dtype: str, options: argparse.Namespace) -> None:
 
 
 def _peak(activation: str, n: int, d: int) -> float:
-    """Peak resident memory above what is there after a small call, in N×N float64 arrays."""
-    import resource
-
+    """Peak resident memory of a call above what was resident before it, in N×N float64 arrays; the call is compiled already."""
+    kernel = _kernel(activation)
     import jax
 
-    kernel = _kernel(activation)
     X = jax.random.normal(jax.random.key(0), (n, d), "float64")
-    kernel(X[: n // 8]).block_until_ready()
-    before = _resident()
     kernel(X).block_until_ready()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return (peak - before) / (8 * n * n)
+    # Linux: give freed memory back, and forget the peak so far
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _memory("VmRSS")
+    kernel(X).block_until_ready()
+    return (_memory("VmHWM") - before) / (8 * n * n)
 
 
-def _resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def _memory(name: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return 1024 * int(line.split()[1])
 
 
 if __name__ == "__main__":
