@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 p
 
 # Two test processes on two cores: each gets one thread, so that they do not fight over the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
-              XLA_FLAGS="--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1 $(XLA_FLAGS)"
+              XLA_FLAGS="--xla_cpu_multi_thread_eigen=false $(XLA_FLAGS)"
 JOBS   ?= 2
 
 .PHONY: help demo test test-slow lint bench clean

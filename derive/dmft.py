@@ -20,6 +20,7 @@ from . import fields as F
 from .derivation import Derivation
 from .errors import BadInput
 from .fields import L, P, c0, ell, mu, nu, s, t
+from .latex import Documented
 from .network import MLP
 from .rules import FIELDS, BoundRule, Rule
 from .symbols import Delta, g_tilde, h, m, z
@@ -69,7 +70,7 @@ class Response:
 
 
 @dataclass(frozen=True)
-class DMFTEquations:
+class DMFTEquations(Documented):
     """The closed set of equations of a rule on a network in the infinite-width limit, at any feature-learning strength γ0.
 
     Attributes:
@@ -360,9 +361,6 @@ class DMFTEquations:
 
         return aligned(self.equations.values())
 
-    def _repr_latex_(self) -> str:
-        return self.latex()
-
     def title(self) -> str:
         """One line: rule and network."""
         return f"Mean-field equations of {self.rule.name}: {self.net.depth} hidden layers, activation {self.net.activation}"
@@ -372,12 +370,6 @@ class DMFTEquations:
         from .dmft_text import definitions
 
         return definitions(self)
-
-    def document(self) -> str:
-        """A standalone LaTeX document: definitions, final equations, derivation."""
-        from .latex import document
-
-        return document(self)
 
     def source(self) -> str:
         """The rule's single-site functions and path as a Python module: what `solve_dmft` and `train_finite` run."""

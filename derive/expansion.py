@@ -20,6 +20,7 @@ from .derivation import Derivation
 from .dmft import DMFTEquations, dmft_equations
 from .errors import BadInput, DeriveError
 from .fields import L, c0, ell, nu, s
+from .latex import Documented
 from .moments import Moment, moment
 from .network import MLP
 from .rules import Rule
@@ -30,7 +31,7 @@ KINKS = (sp.Heaviside, sp.sign, sp.Abs, sp.Max, sp.Min, sp.Piecewise, sp.DiracDe
 
 
 @dataclass(frozen=True)
-class SmallFeatureExpansion:
+class SmallFeatureExpansion(Documented):
     """A two-layer network's mean-field theory to O(γ0²).
 
     Attributes:
@@ -134,9 +135,6 @@ class SmallFeatureExpansion:
 
         return aligned(self.equations.values())
 
-    def _repr_latex_(self) -> str:
-        return self.latex()
-
     def title(self) -> str:
         """One line: rule and activation."""
         return f"{self.eqs.rule.name}, one hidden layer, activation {self.eqs.net.activation}: expansion to O(γ0²)"
@@ -156,12 +154,6 @@ class SmallFeatureExpansion:
         from .expansion_text import expansion_definitions
 
         return expansion_definitions(self)
-
-    def document(self) -> str:
-        """A standalone LaTeX document: definitions, equations, derivation."""
-        from .latex import document
-
-        return document(self)
 
     def __repr__(self) -> str:
         from .derivation import in_unicode

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Protocol
 
 import sympy as sp
 
@@ -13,13 +12,31 @@ from .derivation import Derivation, Step, to_latex
 LINE_WIDTH = 150  # characters of LaTeX after which a sum is broken; about one line of an A4 page at 10 pt
 
 
-class Documented(Protocol):
-    """What a document is made from: a LazyKernel or a DMFTEquations."""
+class Documented:
+    """Something derived that can be read as a page: in a notebook as LaTeX, or as a standalone document."""
 
-    def latex(self) -> str: ...
-    def derivation(self) -> Derivation: ...
-    def definitions(self) -> list[tuple[str, str]]: ...
-    def title(self) -> str: ...
+    def latex(self) -> str:
+        """The result as LaTeX for amsmath."""
+        raise NotImplementedError
+
+    def derivation(self) -> Derivation:
+        """How the result was derived."""
+        raise NotImplementedError
+
+    def definitions(self) -> list[tuple[str, str]]:
+        """Symbols (LaTeX) and their meaning, for a document's table."""
+        raise NotImplementedError
+
+    def title(self) -> str:
+        """One line: what it is of."""
+        raise NotImplementedError
+
+    def _repr_latex_(self) -> str:
+        return self.latex()
+
+    def document(self) -> str:
+        """A standalone LaTeX document: definitions, result, derivation."""
+        return document(self)
 
 
 def aligned(equations: Iterable[sp.Basic | str]) -> str:

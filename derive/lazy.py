@@ -23,6 +23,7 @@ from .derivation import Derivation
 from .duals import Covariance, Dual, PairFunction, pair_function
 from .errors import BadInput
 from .fields import t as time
+from .latex import Documented
 from .network import MLP
 from .rules import BoundRule, Rule
 from .symbols import Delta, K_mumu, K_munu, K_nunu, z
@@ -31,7 +32,7 @@ INPUT = Covariance(K_mumu, K_munu, K_nunu)
 
 
 @dataclass(frozen=True)
-class LazyKernel:
+class LazyKernel(Documented):
     """The eNTK of a rule on a network in the lazy limit, with everything that it is made of.
 
     Attributes:
@@ -164,9 +165,6 @@ class LazyKernel:
 
         return kernel_latex(self)
 
-    def _repr_latex_(self) -> str:
-        return self.latex()
-
     def title(self) -> str:
         """One line: rule and network."""
         from .lazy_text import kernel_title
@@ -178,12 +176,6 @@ class LazyKernel:
         from .lazy_text import DEFINITIONS
 
         return list(DEFINITIONS)
-
-    def document(self) -> str:
-        """A standalone LaTeX document with definitions, result and derivation."""
-        from .latex import document
-
-        return document(self)
 
     def source(self, standalone: bool = False) -> str:
         """A readable Python module that evaluates the kernel with JAX.

@@ -23,6 +23,7 @@ from .couplings import KERNELS, PATH_NAMES, coupling, linear_response, summands
 from .derivation import Derivation, to_latex
 from .errors import DeriveError
 from .fields import L, ell, mu, nu, s, t
+from .latex import Documented
 from .symbols import Delta, m
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def kernel(name: str, layer: str = r"\ell") -> sp.MatrixSymbol:
 
 
 @dataclass(frozen=True)
-class LinearEquations:
+class LinearEquations(Documented):
     """Mean-field equations of linear units as closed matrix equations.
 
     Attributes:
@@ -255,9 +256,6 @@ class LinearEquations:
 
         return aligned(self.equations.values())
 
-    def _repr_latex_(self) -> str:
-        return self.latex()
-
     def title(self) -> str:
         """One line: rule and depth."""
         return f"Linear units, {self.eqs.rule.name}, {self.eqs.net.depth} hidden layers: closed matrix equations"
@@ -277,12 +275,6 @@ class LinearEquations:
         from .codegen.linear import linear_source
 
         return linear_source(self)
-
-    def document(self) -> str:
-        """A standalone LaTeX document: definitions, equations, derivation."""
-        from .latex import document
-
-        return document(self)
 
     def __repr__(self) -> str:
         from .derivation import in_unicode

@@ -18,6 +18,7 @@ from .couplings import KERNELS
 from .derivation import Derivation, Step, to_latex
 from .dmft import dmft_equations
 from .errors import BadInput
+from .latex import Documented
 from .linear import LinearEquations
 from .network import MLP
 from .rules import Rule
@@ -33,7 +34,7 @@ f, S = sp.Symbol("f", real=True), sp.Symbol("S", positive=True)
 
 
 @dataclass(frozen=True)
-class ScalarReduction:
+class ScalarReduction(Documented):
     """A two-layer linear network on one example, K^x = 1, gradient-flow limit.
 
     Attributes:
@@ -221,9 +222,6 @@ class ScalarReduction:
 
         return aligned(self.equations.values())
 
-    def _repr_latex_(self) -> str:
-        return self.latex()
-
     def title(self) -> str:
         """One line."""
         return f"{self.rule.name}, one hidden layer of linear units, one example: scalar equations"
@@ -239,12 +237,6 @@ class ScalarReduction:
             (r"f,\ S", "output, and the kernel in df/dτ = S (y − f)"),
             (r"m", "overlap of w and h: m = γ0 f"),
         ]
-
-    def document(self) -> str:
-        """A standalone LaTeX document: definitions, equations, derivation."""
-        from .latex import document
-
-        return document(self)
 
     def __repr__(self) -> str:
         from .derivation import in_unicode

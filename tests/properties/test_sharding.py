@@ -42,7 +42,9 @@ TOLERANCE = {"rtol": 0, "atol": 1e-9}
 
 
 def environment(devices: int) -> dict[str, str]:
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    given = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in flag]
+    # first: XLA stops reading at a word that is no flag
+    flags = " ".join([f"--xla_force_host_platform_device_count={devices}", *given])
     return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
 
 
