@@ -10,12 +10,13 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
               XLA_FLAGS="--xla_cpu_multi_thread_eigen=false $(XLA_FLAGS)"
 JOBS   ?= 2
 
-.PHONY: help demo test test-slow lint bench clean
+.PHONY: help demo test test-slow lint bench papers clean
 
 help:
 	@echo "make demo       all learning rules on handwritten digits; report in out/demo/"
 	@echo "make test       lint, types and all tests but the slow ones"
 	@echo "make test-slow  the statistical studies that take minutes"
+	@echo "make papers     every paper's claims at small size: results, figures and the README's table"
 	@echo "make bench      speed and memory, as ratios measured side by side"
 	@echo "make clean      remove .venv, out/ and caches"
 
@@ -34,6 +35,10 @@ lint: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed
 	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+papers: $(VENV)/.installed
+	set -e; for claims in papers/*/claims.toml; do $(BIN)/python -m papers.$$(basename $$(dirname $$claims)).run --fast; done
+	$(BIN)/python -m papers.table
 
 # Stamps: pip runs again only when pyproject.toml is newer than the last install.
 $(BIN)/python:

@@ -1,0 +1,1 @@
+"""Reproductions, claim by claim: one folder a paper."""
