@@ -87,7 +87,7 @@ def dynamics(rule: Any, net: Any, parameters: Mapping[str, float] | None = None)
         ValueError: a parameter of rule or network has no value, a value is no number, or a name is unknown.
     """
     source = rule.bind(net).source()
-    module = _load(source)
+    module = load(source)
     values = settle(module.NAME, module.PARAMETERS, parameters)
     return Dynamics(module, source, float(module.scales(**values)[1]) != 0.0), values
 
@@ -118,5 +118,6 @@ def settle(owner: str, names: tuple[str, ...], parameters: Mapping[str, float] |
 
 
 @lru_cache(maxsize=128)
-def _load(source: str) -> ModuleType:
+def load(source: str) -> ModuleType:
+    """The module of generated text, loaded once."""
     return jaxify(source)

@@ -172,15 +172,20 @@ def raise_failure(solution: Solution) -> Solution:
 
 def entk_of(Phi: Layers, G_tilde: Layers, sigma_w: float, sigma_b: float) -> Float[np.ndarray, "R T P P"]:
     """K(t,t) = Σ_{ℓ=0}^{L} G̃^{ℓ+1}(t,t) ∘ (σ_w² Φ^ℓ(t,t) + σ_b²), of every replica."""
-    weight, bias = float(sigma_w) ** 2, float(sigma_b) ** 2
-    terms = [
-        backward.equal_time_replicas() * (weight * forward.equal_time_replicas() + bias)
-        for forward, backward in zip(Phi, G_tilde, strict=True)
-    ]
+    terms = entk_terms(Phi, G_tilde, sigma_w, sigma_b)
     total = terms[0]
     for term in terms[1:]:
         total = total + term
     return total
+
+
+def entk_terms(Phi: Layers, G_tilde: Layers, sigma_w: float, sigma_b: float) -> list[Float[np.ndarray, "R T P P"]]:
+    """The terms of K(t,t), ℓ = 0…L: what training W^ℓ (and b^ℓ) contributes."""
+    weight, bias = float(sigma_w) ** 2, float(sigma_b) ** 2
+    return [
+        backward.equal_time_replicas() * (weight * forward.equal_time_replicas() + bias)
+        for forward, backward in zip(Phi, G_tilde, strict=True)
+    ]
 
 
 def target_alignment(Phi: Float[np.ndarray, "*batch P P"], y: Float[np.ndarray, "P"], centred: bool) -> Float[np.ndarray, "*batch"]:
