@@ -53,6 +53,7 @@ from .activations import (
     softplus,
     step,
 )
+from .conservation import ConservationLaws, conservation_laws
 from .derivation import Derivation, Step
 from .dmft import DMFTEquations, dmft_equations
 from .errors import BadInput, DeriveError, NoClosedForm
