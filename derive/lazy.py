@@ -187,6 +187,12 @@ class LazyKernel(Documented):
 
         return kernel_source(self, standalone=standalone)
 
+    def layers_source(self) -> str:
+        """A readable Python module that evaluates Φ^ℓ, G^ℓ, G̃^ℓ and H^ℓ of every layer at t = 0 with JAX."""
+        from .codegen.layers import layers_source
+
+        return layers_source(self)
+
     def save(self, path: str | Path, standalone: bool = False) -> Path:
         """Write `source()` to a file and return its path."""
         target = Path(path)

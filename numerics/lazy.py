@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
+from . import safe
 from .dynamics import dynamics
 from .jaxify import jaxify
-from .order_parameters import AbsentKernel, ConstantKernel, Kernel, Layers
+from .order_parameters import AbsentKernel, ConstantKernel, DenseKernel, FactoredKernel, Kernel, Layers, twice
 from .problem import Problem
-from .solution import Solution, assemble
+from .solution import Solution, assemble, raise_failure, without_error
 
 STEP = "t"  # the parameter by which a kernel depends on the step
 
@@ -33,8 +38,8 @@ def solve_lazy(
         throw: raise when training diverges.
 
     Returns:
-        The same record as `solve_dmft`, with standard errors zero. Kernels of single layers that the lazy kernel does not contain
-        raise when they are asked for.
+        The same record as `solve_dmft`, with standard errors zero. H raises when it is asked for if g̃ is a sum of terms with and without
+        the error signal.
 
     Raises:
         ValueError: a symbolic parameter without a value.
@@ -43,25 +48,60 @@ def solve_lazy(
     Source: Jacot et al. 2018; THEORY section 3.
     """
     bound, values = dynamics(rule, net, parameters)
-    kernel = jaxify(rule.lazy_kernel(net))
-    used = {name: values[name] for name in kernel.parameters if name != STEP}
+    lazy = rule.lazy_kernel(net)
+    kernel = jaxify(lazy)
     # feedback weights that learn change the kernel with the step, also where no feature does
-    times = range(p.steps) if STEP in kernel.parameters else [0]
-    settings = [{**used, STEP: t} if STEP in kernel.parameters else used for t in times]
+    moves = STEP in kernel.parameters
+    times = [{STEP: t} for t in range(p.steps)] if moves else [{}]
+    settings = [{**{name: values[name] for name in kernel.parameters if name != STEP}, **now} for now in times]
     K = np.stack([np.asarray(kernel(p.X, **now), dtype=float) for now in settings])
     K_test = None if p.X_test is None else np.stack([np.asarray(kernel(p.X_test, p.X, **now), dtype=float) for now in settings])
     f, f_test = _train(p, K, K_test)
-    sigma_w, sigma_b = map(float, bound.module.scales(**values))
-    Phi_L = (np.asarray(kernel.nngp(p.X, **settings[0]), dtype=float) - sigma_b**2) / sigma_w**2
-    absent = AbsentKernel(p.steps, p.P, "solve_lazy knows the eNTK and Φ^L only: for kernels of other layers use solve_dmft at small gamma0")
-    L = bound.depth
-    none: list[Kernel] = [absent] * L
-    Phi: list[Kernel] = [*none[:-1], ConstantKernel(Phi_L, p.steps)]
+    found = _order_parameters(p, jaxify(lazy.layers_source()), values, times, p.y - f)
+    layers = lambda name: Layers(found[name], 1)
     entk = np.broadcast_to(K, (p.steps, p.P, p.P))[None]
-    return assemble(
+    assembled = assemble(
         p, bound, values, "lazy", f[None], None if f_test is None else f_test[None],
-        Layers(Phi, 1), Layers(none, 1), Layers(none, 1), Layers(none, 1), {}, {}, throw, entk=entk,
+        layers("Phi"), layers("G"), layers("G_tilde"), layers("H"), {}, {}, False, entk=entk,
     )  # fmt: skip
+    solution = without_error(assembled)
+    return raise_failure(solution) if throw else solution
+
+
+def _order_parameters(
+    p: Problem, module: ModuleType, values: dict[str, float], times: list[dict[str, int]], Delta: Float[np.ndarray, "T P"]
+) -> dict[str, list[Kernel]]:
+    """Kernels of the layers 1…L: constant, but where feedback weights learn or g̃ contains the error signal."""
+
+    @jax.jit
+    def evaluate(X, parameters):
+        entries = safe.gram(X)
+        pairs, single = module.layers_pairs(*entries, **parameters), module.layers_diagonal(entries[0], **parameters)
+        square = lambda whole, diagonal: safe.with_diagonal(jnp.broadcast_to(whole, (p.P,) * 2), jnp.broadcast_to(diagonal, (p.P, 1)), False)
+        return jax.tree.map(square, pairs, single)
+
+    needed = {name: value for name, value in values.items() if name in module.PARAMETERS}
+    found = [jax.tree.map(lambda array: np.asarray(array, dtype=float), evaluate(jnp.asarray(p.X), {**needed, **now})) for now in times]
+    layers = {name: [_over_time([at[name][l] for at in found], p.steps) for l in range(len(found[0][name]))] for name in found[0]}
+    if module.SCALES_WITH_ERROR:
+        layers["H"] = [_with_error(kernel, Delta) for kernel in layers["H"]]
+    reason = f"H of {module.NAME} contains the error signal and is not known here: use solve_dmft at small gamma0"
+    layers["H"] = layers["H"] or [AbsentKernel(p.steps, p.P, reason)] * module.DEPTH
+    return layers
+
+
+def _over_time(values: list[Float[np.ndarray, "P P"]], steps: int) -> Kernel:
+    if all(np.array_equal(value, values[0]) for value in values):  # features, and gradients
+        return ConstantKernel(values[0], steps)
+    remedy = "the feedback weights learn; for two times give solve_dmft a small gamma0"
+    return DenseKernel(twice(np.stack(values)), remedy=remedy)
+
+
+def _with_error(kernel: Kernel, Delta: Float[np.ndarray, "T P"]) -> FactoredKernel:
+    """Δ_μ(t) Δ_ν(s) H_μν, from a square root of H."""
+    values, axes = np.linalg.eigh(kernel.block(0, 0))
+    root = Delta[:, :, None] * (axes * np.sqrt(np.maximum(values, 0.0)))
+    return FactoredKernel([root, root], [root, root])
 
 
 def _train(p: Problem, K: np.ndarray, K_test: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from .dynamics import dynamics, settle
 from .jaxify import jaxify
-from .order_parameters import DenseKernel, Layers
+from .order_parameters import DenseKernel, Layers, twice
 from .problem import Problem
 from .solution import Solution, assemble
 
@@ -54,7 +54,6 @@ def solve_linear(
             march.step(t)
     shape = (p.steps, p.P, p.steps, p.P)
     layers = lambda name: Layers([_exact(layer.kernels[name].reshape(shape)) for layer in march.layers], 1)
-    twice = lambda array: np.stack([array, array])
     return assemble(
         p, bound, values, "dmft", twice(march.f), None if march.f_test is None else twice(march.f_test),
         layers("Phi"), layers("G"), layers("G_tilde"), layers("H"), {"method": "exact", "responses": responses}, {}, throw,
@@ -62,9 +61,8 @@ def solve_linear(
 
 
 def _exact(whole: Float[np.ndarray, "T P T P"]) -> DenseKernel:
-    """A kernel without sampling error: two replicas that agree have standard error zero."""
-    diagonal = np.einsum("tmtn->tmn", whole)
-    return DenseKernel(np.stack([diagonal, diagonal]), whole, np.zeros_like(whole))
+    """A kernel without sampling error."""
+    return DenseKernel(twice(np.einsum("tmtn->tmn", whole)), whole, np.zeros_like(whole))
 
 
 class _Layer:

@@ -23,6 +23,11 @@ def mean_and_error(values: Float[np.ndarray, "R *shape"]) -> tuple[Float[np.ndar
     return mean, values.std(axis=0, ddof=1) / np.sqrt(count)
 
 
+def twice(exact: np.ndarray) -> Float[np.ndarray, "R *shape"]:
+    """What has no sampling error, as replicas: two that agree have standard error zero."""
+    return np.stack([exact, exact])
+
+
 @dataclass(frozen=True, eq=False)
 class FactoredKernel:
     """K(t, s) = left(t) right(s)ᵀ, one pair of factors for each replica. Memory O(R T P r), not (T P)².

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any
 
@@ -159,6 +159,12 @@ def assemble(
     return raise_failure(solution) if throw else solution
 
 
+def without_error(solution: Solution) -> Solution:
+    """The same with standard errors zero: of what is not sampled."""
+    errors = [name for name in vars(solution) if name.endswith("_se") and getattr(solution, name) is not None]
+    return replace(solution, **{name: np.zeros_like(getattr(solution, name)) for name in errors})
+
+
 def raise_failure(solution: Solution) -> Solution:
     """The solution, if it is one.
 
@@ -197,7 +203,7 @@ def target_alignment(Phi: Float[np.ndarray, "*batch P P"], y: Float[np.ndarray, 
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.divide(a, b, out=np.full(np.shape(a), np.nan), where=b > 0)
+    return np.divide(a, b, out=np.full(np.broadcast_shapes(a.shape, b.shape), np.nan), where=b > 0)
 
 
 def _status(p: Problem, f: np.ndarray) -> str:

@@ -82,7 +82,7 @@ class KernelWriter:
 
     def call(self, dual: Dual, suffix: str, arguments: str) -> str:
         """E1(…), with the parameters that its text uses."""
-        return f"{self.expectations[dual].name}{suffix}({arguments}{self._passed(dual)})"
+        return f"{self.expectation(dual).name}{suffix}({arguments}{self._passed(dual)})"
 
     def _passed(self, dual: Dual) -> str:
         used = [name for symbol, name in self.keywords.items() if symbol in dual.free_symbols]
@@ -201,6 +201,8 @@ class Pairs:
     def __post_init__(self) -> None:
         self.kernel = self.writer.kernel
         self.sigma: list[Names] = []
+        self.Phi: list[Names] = []
+        self.G_tilde: list[str] = []
 
     def put(self, name: str, expression: str, comment: str = "") -> str:
         """Add a line, once, and return its name; a plain name or number needs no line."""
@@ -219,6 +221,7 @@ class Pairs:
             below = self.sigma[-1]
             comment = f"Φ^{layer} = E[φ(h) φ(h)], h ~ N(0, Σ^{layer})"
             phi = self.pair(self.kernel.Phi, f"Phi_{layer}", below, None, comment)
+            self.Phi.append(phi)
             self.sigma.append(self.affine(layer + 1, phi))
             self.carry_gap(below, phi, self.sigma[-1])
 
@@ -312,31 +315,33 @@ class Pairs:
         """G̃^{L+1} = 1 down to the lowest layer that the signal reaches, and the sum Σ_ℓ G̃^{ℓ+1} Σ^{ℓ+1}."""
         kernel = self.kernel
         terms, above = [self.sigma[-1][1]], "1"
-        feedback = self.feedback() if kernel.G.uses(z) else [None] * kernel.depth
+        feedback = self.feedback()[0] if kernel.G.uses(z) else [None] * kernel.depth
         for layer in range(kernel.depth, kernel.deepest_reached - 1, -1):
             comment = f"G^{layer} = E[F′(h) ∂g̃/∂z(h)]"
             slope = self.pair(kernel.G, f"G_{layer}", self.sigma[layer - 1], feedback[layer - 1], comment)[1]
             weight = kernel.net.sigma_w**2 * kernel.weights[layer - 1]
             comment = f"G̃^{layer} = σ_w² c_{layer} G^{layer} G̃^{layer + 1}, c_{layer} = {sp.sstr(kernel.weights[layer - 1])}"
             above = self.put(f"G_tilde_{layer}", product(self.coefficient(weight), slope, above), comment)
+            self.G_tilde.insert(0, above)
             terms.append(product(above, self.sigma[layer - 1][1]))
         return self.put("ntk", " + ".join(terms), "Σ_ℓ G̃^{ℓ+1} Σ^{ℓ+1}, ℓ = L … 0")
 
-    def feedback(self) -> list[Names | None]:
-        """Cov(z̃^ℓ, z̃^ℓ) for ℓ = 1…L; asked for only when g̃ is not linear in z̃."""
+    def feedback(self) -> tuple[list[Names], list[Names]]:
+        """Cov(z̃^ℓ, z̃^ℓ), which the kernel needs only when g̃ is not linear in z̃, and H^ℓ, for ℓ = 1…L."""
         bound = self.kernel.bound
         pseudo = pair_function("H", bound.pseudo_gradient, bound.pseudo_gradient)
         above: Names = ("1", "1", "1")
-        values: list[Names | None] = []
+        values, pseudo_gradients = [], []
         for layer in range(self.kernel.depth, 0, -1):
             path = bound.path[layer - 1]
             carried = self.kernel.net.sigma_w**2 * ((path.transported + path.initial) ** 2 + path.independent**2)
             direct = self.writer.printer.doprint(path.direct**2)
-            entries = [f"{product(self.coefficient(carried), entry)} + {direct}" for entry in above]
+            entries = [" + ".join(part for part in (product(self.coefficient(carried), entry), direct) if part != "0") for entry in above]
             here = self.each(partial(self._put_entry, f"Z_{layer}", entries))
             values.append(here)
             above = self.pair(pseudo, f"H_{layer}", self.sigma[layer - 1], here, f"H^{layer} = E[g̃ g̃]")
-        return values[::-1]
+            pseudo_gradients.append(above)
+        return values[::-1], pseudo_gradients[::-1]
 
     def _put_entry(self, name: str, entries: Sequence[str], index: int) -> str:
         return self.put(f"{name}{self.suffixes[index]}", entries[index])
