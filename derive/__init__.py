@@ -59,11 +59,23 @@ from .dmft import DMFTEquations, dmft_equations
 from .errors import BadInput, DeriveError, NoClosedForm
 from .evolution import Evolution
 from .expansion import SmallFeatureExpansion, small_feature_expansion
-from .feedback import entrywise_feedback, kolen_pollack, sign_concordant, symmetric_alignment, weight_mirror
+from .evolving import EvolvingFeedback
+from .feedback import (
+    activation_alignment,
+    backpropagation,
+    entrywise_feedback,
+    feedback_alignment,
+    information_alignment,
+    kolen_pollack,
+    sign_concordant,
+    symmetric_alignment,
+    weight_mirror,
+)
 from .gaussian import Expectation, covariance, expectation
 from .lazy import LazyKernel, lazy_kernel
 from .linear import LinearEquations
 from .network import MLP
+from .primitives import LocalLayer, Regulariser, amp, decay, null, self_feedback, sparse, tied_gradient
 from .rules import DFA, FA, GD, GLN, BoundRule, Feedback, Hebb, Rule
 from .scalar import ScalarReduction, scalar_reduction
 from .symbols import (
@@ -85,6 +97,7 @@ from .symbols import (
     kappa,
     lam,
     m,
+    omega,
     phi,
     rho,
     s,

@@ -16,7 +16,9 @@ from functools import cache
 import sympy as sp
 
 from .errors import BadInput
-from .symbols import Delta, g_tilde, h, m, x, z
+from .symbols import Delta, g_tilde, h, m, omega, x, z
+
+FIELDS = {h, g_tilde, Delta, omega}
 
 _n = sp.Symbol("n", integer=True, nonnegative=True)
 
@@ -25,15 +27,18 @@ _n = sp.Symbol("n", integer=True, nonnegative=True)
 class Evolution:
     """One step of the feedback weights, taken together with the forward weights' step:
 
-        B ← (1 − decay) B + pull W(t)ᵀ + copy ΔW(t)ᵀ + (1/(P√N)) Σ_μ φ(h^ℓ_μ) v_μᵀ,   v = outer(h^{ℓ+1}, g̃^{ℓ+1}, Δ).
+        B ← (1 − decay) B + pull W(t)ᵀ + copy ΔW(t)ᵀ + (1/(P√N)) Σ_μ [φ(h^ℓ_μ) v_μᵀ − null ψ_μ h^{ℓ+1ᵀ}_μ],
 
-    At the readout B is the vector w̃, W(t)ᵀ is w(t), h^{L+1} = w(t)·φ(h^L)/N and g̃^{L+1} = 1.
+    v = outer(h^{ℓ+1}, g̃^{ℓ+1}, Δ, ω^{ℓ+1}),   ω^{ℓ+1} = σ_w Bᵀφ(h^ℓ)/√N + σ_b b^ℓ,   ψ^ℓ = B h^{ℓ+1}/√N.
+
+    At the readout B is the vector w̃, W(t)ᵀ is w(t), h^{L+1} = w(t)·φ(h^L)/N, ω^{L+1} = w̃·φ(h^L)/N, ψ^L = w̃ h^{L+1} and g̃^{L+1} = 1.
 
     Args:
         decay: rate of forgetting per step, between 0 and 1.
         pull: rate at which B takes in the transposed forward weights.
         copy: share of the forward weights' own update that B receives (1: Kolen–Pollack).
-        outer: v as an expression in h, g_tilde and Delta of layer ℓ+1, e.g. alpha*h; 0 for none.
+        outer: v as an expression in h, g_tilde, Delta and omega of layer ℓ+1, e.g. alpha*h; 0 for none.
+        null: rate at which B unlearns the reconstructions ψ of its own layer from the preactivations above.
 
     Raises:
         BadInput: `outer` contains other fields, or decay is a number outside [0, 1].
@@ -45,27 +50,33 @@ class Evolution:
     pull: sp.Expr = sp.S.Zero
     copy: sp.Expr = sp.S.Zero
     outer: sp.Expr = sp.S.Zero
+    null: sp.Expr = sp.S.Zero
 
     def __post_init__(self) -> None:
-        for name in ("decay", "pull", "copy", "outer"):
+        for name in ("decay", "pull", "copy", "outer", "null"):
             object.__setattr__(self, name, sp.nsimplify(sp.sympify(getattr(self, name)), rational=True))
         if self.decay.is_number and not 0 <= self.decay <= 1:
             raise BadInput(f"decay={sp.N(self.decay, 6)} is not a rate of forgetting per step: Evolution needs 0 <= decay <= 1")
-        for name in ("decay", "pull", "copy"):
-            if getattr(self, name).free_symbols & {h, g_tilde, Delta}:
+        for name in ("decay", "pull", "copy", "null"):
+            if getattr(self, name).free_symbols & FIELDS:
                 raise BadInput(f"{name}={getattr(self, name)} contains a field: rates are numbers or parameters; fields belong into outer=")
 
         strangers = self.outer.free_symbols & {m, x, z}
         if strangers:
             raise BadInput(
-                f"outer={self.outer} may use h, g_tilde, Delta of the layer above and parameters, not {', '.join(map(str, strangers))}"
+                f"outer={self.outer} may use h, g_tilde, Delta, omega of the layer above and parameters, not {', '.join(map(str, strangers))}"
             )
 
     @property
     def free_symbols(self) -> set[sp.Symbol]:
         """The update's parameters."""
-        found = self.decay.free_symbols | self.pull.free_symbols | self.copy.free_symbols | self.outer.free_symbols
-        return found - {h, g_tilde, Delta}
+        values = (self.decay, self.pull, self.copy, self.outer, self.null)
+        return set().union(*(value.free_symbols for value in values)) - FIELDS
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether the update uses B in the forward direction, as ω."""
+        return omega in self.outer.free_symbols
 
     @property
     def kept(self) -> sp.Expr:

@@ -1,21 +1,23 @@
 """Rules about the feedback weights: ones that learn, and ones that are an entrywise function of the forward weights.
 
-Each is a few lines over `Rule`, `Feedback` and `Evolution`; a rule of your own is written the same way.
+The former are compositions of Kunin's primitives, one line each; a rule of your own is written the same way.
 """
 
 from __future__ import annotations
 
 import sympy as sp
 
+from . import primitives
 from .derivation import Derivation, Step
 from .errors import BadInput
-from .evolution import Evolution
+from .evolving import EvolvingFeedback
 from .gaussian import expectation
-from .rules import Feedback, Rule
-from .symbols import alpha, beta, dphi, h, lam, u, v, z
+from .primitives import Regulariser, amp, decay, self_feedback, sparse, tied_gradient
+from .rules import Feedback, Rule, _exact
+from .symbols import alpha, beta, dphi, h, kappa, lam, u, v, z
 
 
-def symmetric_alignment(rate: object = lam, rho: object = 0) -> Rule:
+def symmetric_alignment(rate: object = lam, rho: object = 0) -> EvolvingFeedback:
     """B ← B + λ (Wᵀ − B): the feedback weights decay towards the transposed forward weights.
 
     Args:
@@ -24,22 +26,54 @@ def symmetric_alignment(rate: object = lam, rho: object = 0) -> Rule:
 
     Source: Kunin et al. 2020; THEORY section 7.
     """
-    return _learning("symmetric alignment", rho, Evolution(decay=rate, pull=rate))
+    return _named("symmetric alignment", decay / 2 + self_feedback, rate, rho)
 
 
-def kolen_pollack(decay: object = lam, rho: object = 0) -> Rule:
+def activation_alignment(rate: object = lam, rho: object = 0) -> EvolvingFeedback:
+    """B ← B + λ ⟨φ (W φ − Bᵀ φ)ᵀ⟩/√N over the examples: backward projections of the activities learn to be the forward ones.
+
+    Source: Kunin et al. 2020.
+    """
+    return _named("activation alignment", sparse / 2 + amp, rate, rho)
+
+
+def kolen_pollack(decay: object = lam, rho: object = 0) -> EvolvingFeedback:
     """B ← (1 − λ) B + ΔWᵀ: the feedback weights get the forward weights' update, and forget. Source: Kolen & Pollack 1994."""
-    return _learning("Kolen–Pollack", rho, Evolution(decay=decay, copy=1))
+    return _named("Kolen–Pollack", primitives.decay * (_exact(decay) / 2) + tied_gradient, 1, rho)
 
 
-def weight_mirror(rate: object = alpha, decay: object = beta, rho: object = 0) -> Rule:
+def weight_mirror(rate: object = alpha, decay: object = beta, rho: object = 0) -> EvolvingFeedback:
     """B ← (1 − β) B + α ⟨φ(h^ℓ) h^{ℓ+1ᵀ}⟩/√N over the examples: Hebbian feedback weights. Source: Akrout et al. 2019."""
-    return _learning("weight mirror", rho, Evolution(decay=decay, outer=sp.sympify(rate) * h))
+    return _named("weight mirror", primitives.decay * (_exact(decay) / 2) + amp * _exact(rate), 1, rho)
 
 
-def _learning(name: str, rho: object, evolution: Evolution) -> Rule:
-    start = sp.nsimplify(sp.sympify(rho), rational=True)
-    return Rule(name, dphi(h) * z, Feedback(initial=start, independent=sp.sqrt(1 - start**2), evolution=evolution))
+def information_alignment(rate: object = alpha, null: object = kappa, decay: object = beta, rho: object = 0) -> EvolvingFeedback:
+    """B ← (1 − β) B + ⟨(α φ − κ ψ) h^{ℓ+1ᵀ}⟩/√N, ψ = B h^{ℓ+1}/√N: a weight mirror that reconstructs its own input, and so saturates.
+
+    Args:
+        rate: α, of amp.
+        null: κ, of null.
+        decay: β.
+        rho: correlation of B with W(0)ᵀ at the start.
+
+    Source: Kunin et al. 2020.
+    """
+    composed = primitives.decay * (_exact(decay) / 2) + amp * _exact(rate) + primitives.null * (_exact(null) / 2)
+    return _named("information alignment", composed, 1, rho)
+
+
+def feedback_alignment(rho: object = 0) -> EvolvingFeedback:
+    """The empty composition: feedback weights that stay what they are, as those of `FA`."""
+    return _named("feedback alignment", Regulariser(), 1, rho)
+
+
+def backpropagation() -> EvolvingFeedback:
+    """Tied gradients alone, from B(0) = W(0)ᵀ: B = Wᵀ at all times, which is gradient descent."""
+    return _named("backpropagation", tied_gradient, 1, 1)
+
+
+def _named(name: str, regulariser: Regulariser, rate: object, rho: object) -> EvolvingFeedback:
+    return EvolvingFeedback(regulariser, rate, rho, name=name)
 
 
 def entrywise_feedback(function: sp.Expr) -> tuple[Feedback, Derivation]:

@@ -17,6 +17,8 @@ x = sp.Symbol("x", real=True)
 h, z, m, Delta = sp.symbols("h z m Delta", real=True)
 # The pseudo-gradient of the layer above, for feedback weights that learn from it.
 g_tilde = sp.Symbol("g_tilde", real=True)
+# What the feedback weights, used forward, make of the layer below: Bᵀφ/√N, for weights that learn from it.
+omega = sp.Symbol("omega", real=True)
 
 # Parameters.
 rho = sp.Symbol("rho", real=True)
