@@ -53,13 +53,15 @@ from .activations import (
     softplus,
     step,
 )
+from .alignment import AlignmentTheory, alignment_theory
 from .conservation import ConservationLaws, conservation_laws
+from .cotraining import BatchNoise, CoTraining
 from .derivation import Derivation, Step
 from .dmft import DMFTEquations, dmft_equations
 from .errors import BadInput, DeriveError, NoClosedForm
 from .evolution import Evolution
-from .expansion import SmallFeatureExpansion, small_feature_expansion
 from .evolving import EvolvingFeedback
+from .expansion import SmallFeatureExpansion, small_feature_expansion
 from .feedback import (
     activation_alignment,
     backpropagation,

@@ -20,8 +20,8 @@ class _Printer(LatexPrinter):
     def _print_Symbol(self, expr: sp.Symbol, style: str = "plain") -> str:
         return latex_name(expr) or super()._print_Symbol(expr, style)
 
-    def _print_MatAdd(self, expr: sp.MatAdd) -> str:
-        return super()._print_MatAdd(expr).replace("+ -", "- ")
+    def _print_Add(self, expr: sp.Add, order: str | None = None) -> str:
+        return super()._print_Add(expr, order=order).replace("+ - ", "- ")
 
     def _print_Sum(self, expr: sp.Sum) -> str:
         limits = {str(index): (str(low), str(high)) for index, low, high in expr.limits}

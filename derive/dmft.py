@@ -390,12 +390,19 @@ def dmft_equations(rule: Rule, net: MLP) -> DMFTEquations:
     """Derive the mean-field equations of `rule` on `net`.
 
     Raises:
-        BadInput: `rule` or `net` are not what their names say, or the pseudo-gradient is not a function of single-site fields.
+        BadInput: `rule` or `net` are not what their names say, or feedback weights learn from what they carry themselves.
     """
     if not isinstance(rule, Rule):
         raise BadInput(f"rule={rule!r} is not a learning rule: give GD(), FA(rho), DFA(), Hebb(), GLN() or Rule(…)")
     if not isinstance(net, MLP):
         raise BadInput(f"net={net!r} is not a network: give MLP(depth=…, activation=…)")
+    evolution = rule.evolution
+    if evolution is not None and (evolution.mirrors or evolution.null != 0):
+        term = "φ ωᵀ with ω = Bᵀφ/√N" if evolution.mirrors else "ψ hᵀ with ψ = B h/√N"
+        raise BadInput(
+            f"rule {rule.name!r}: its feedback weights learn from {term}, whose response terms are not written as equations yet; "
+            "solve_dmft and train_finite run the rule all the same"
+        )
     return DMFTEquations(rule.bind(net))
 
 

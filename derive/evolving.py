@@ -10,7 +10,7 @@ Every other term is refused by name; dense networks take it through the regulari
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import sympy as sp
 
@@ -62,10 +62,10 @@ def _lowered(word: sp.MatrixExpr, factors: list[sp.MatrixExpr]) -> tuple[str, sp
         left, right = sp.MatMul(*factors[:place]).doit(), products(sp.MatMul(*factors[place:]).doit().T)
         if left.shape != (n, P):
             continue
-        field = _field(right)
-        if left == X and field is not None:
-            return "outer", field
-        if left == products(B * PREACTIVATION) and field == h:
+        learned = _field(right)
+        if left == X and learned is not None:
+            return "outer", learned
+        if left == products(B * PREACTIVATION) and learned == h:
             return "null", sp.S.Zero
     return "", sp.S.Zero
 
@@ -110,8 +110,8 @@ class EvolvingFeedback(Rule):
     Source: Kunin et al. 2020; Akrout et al. 2019 (weight mirror); Kolen & Pollack 1994.
     """
 
-    regulariser: Regulariser
-    rate: sp.Expr
+    regulariser: Regulariser = field(default_factory=Regulariser)
+    rate: sp.Expr = sp.S.One
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import sympy as sp
 
@@ -163,7 +164,7 @@ class Regulariser(Documented):
     def __sub__(self, other: Regulariser) -> Regulariser:
         return self + -other
 
-    def configure(self, **options: object) -> Regulariser:
+    def configure(self, **options: Any) -> Regulariser:
         """The same composition on a layer with these options; see `LocalLayer`."""
         return replace(self, layer=replace(self.layer, **options))
 

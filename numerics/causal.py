@@ -61,7 +61,7 @@ class Plan:
     @property
     def blocks(self) -> Room:
         """Directions that one step can add."""
-        return Room(self.problem.P, self.layout.block)
+        return Room(self.layout.forward_block, self.layout.block)
 
     def limits(self, samples: int) -> Room:
         """Capacities that no run can exceed."""

@@ -24,7 +24,7 @@ class DenseInput:
         """W x/√D."""
         return self, self.probe(self.inputs)
 
-    def transpose(self, g: Float[Array, "P N"], g_tilde: Float[Array, "P N"], outer: None = None) -> tuple[DenseInput, None]:
+    def transpose(self, g: Float[Array, "P N"], g_tilde: Float[Array, "P N"], outer: Any = None, above: Any = None) -> tuple[DenseInput, None]:
         """Nothing lies below the inputs."""
         return self, None
 
@@ -32,7 +32,7 @@ class DenseInput:
         """No feedback comes down to the inputs."""
         return self
 
-    def evolve(self, before: DenseInput, rates: Plasticity, outer: None, v: None) -> DenseInput:
+    def evolve(self, before: DenseInput, rates: Plasticity, outer: None, v: None, above: None = None) -> DenseInput:
         """No feedback comes down to the inputs."""
         return self
 
@@ -59,7 +59,14 @@ class DenseMatrix:
         """W v/√N."""
         return self, self.probe(v)
 
-    def transpose(self, g: Float[Array, "P N"], g_tilde: Float[Array, "P N"], outer: Any = None) -> tuple[DenseMatrix, Carried]:
+    def mirror(self, v: Float[Array, "P N"]) -> tuple[DenseMatrix, Float[Array, "P N"]]:
+        """Bᵀ v/√N."""
+        assert self.B is not None
+        return self, _product(v, self.B.T) / jnp.sqrt(v.shape[1])
+
+    def transpose(
+        self, g: Float[Array, "P N"], g_tilde: Float[Array, "P N"], outer: Any = None, above: Any = None
+    ) -> tuple[DenseMatrix, Carried]:
         """Wᵀ g/√N and the feedback fields of g̃."""
         down = lambda matrix, field: _product(field, matrix) / jnp.sqrt(matrix.shape[0])
         true = down(self.W, g)
@@ -71,11 +78,17 @@ class DenseMatrix:
         """B(0), in place of W(0) and V."""
         return replace(self, W0=None, V=None, B=initial * self.W + (0.0 if self.V is None else independent * self.V))
 
-    def evolve(self, before: DenseMatrix, rates: Plasticity, outer: Float[Array, "P N"] | None, v: Float[Array, "P N"]) -> DenseMatrix:
-        """B ← (1 − decay) B + pull W + copy ΔW + Σ_ν outer_ν v_νᵀ/(P√N)."""
-        B = rates.update(self.B, before.W, self.W)
+    def evolve(
+        self, before: DenseMatrix, rates: Plasticity, outer: Float[Array, "P N"] | None, v: Float[Array, "P N"],
+        above: Float[Array, "P N"] | None = None,
+    ) -> DenseMatrix:  # fmt: skip
+        """B ← (1 − decay) B + pull W + copy ΔW + Σ_ν (outer_ν v_νᵀ − null h_ν ψ_νᵀ)/(P√N), ψ = Bᵀ h/√N."""
+        assert self.B is not None
+        B, scale = rates.update(self.B, before.W, self.W), v.shape[0] * jnp.sqrt(v.shape[1])
         if outer is not None:
-            B = B + _product(outer.T, v) / (v.shape[0] * jnp.sqrt(v.shape[1]))
+            B = B + _product(outer.T, v) / scale
+        if above is not None:
+            B = B - rates.null * _product(above.T, _product(above, self.B) / jnp.sqrt(v.shape[1])) / scale
         return replace(self, B=B)
 
     def learn(self, rates: Float[Array, "P"], g_tilde: Float[Array, "P N"], v: Float[Array, "P N"]) -> DenseMatrix:
@@ -101,7 +114,12 @@ class DenseReadout:
         """w·v/N."""
         return self, self.probe(v)
 
-    def transpose(self, g: None, g_tilde: None, outer: None = None) -> tuple[DenseReadout, Carried]:
+    def mirror(self, v: Float[Array, "P N"]) -> tuple[DenseReadout, Float[Array, "P"]]:
+        """b·v/N."""
+        assert self.b is not None
+        return self, _product(v, self.b.T)[:, 0] / v.shape[1]
+
+    def transpose(self, g: None, g_tilde: None, outer: None = None, above: None = None) -> tuple[DenseReadout, Carried]:
         """g^{L+1} = 1: the fields are the vectors themselves."""
         return self, Carried(self.w, self.w, self.w0, self.v, self.b)
 
@@ -109,9 +127,14 @@ class DenseReadout:
         """b(0) = initial w + independent v."""
         return replace(self, b=initial * self.w + (0.0 if self.v is None else independent * self.v))
 
-    def evolve(self, before: DenseReadout, rates: Plasticity, outer: Float[Array, "P"] | None, v: Float[Array, "P N"]) -> DenseReadout:
-        """b ← (1 − decay) b + pull w + copy Δw + (1/P) Σ_ν outer_ν v_ν."""
+    def evolve(
+        self, before: DenseReadout, rates: Plasticity, outer: Float[Array, "P"] | None, v: Float[Array, "P N"],
+        above: Float[Array, "P"] | None = None,
+    ) -> DenseReadout:  # fmt: skip
+        """b ← (1 − decay) b + pull w + copy Δw + (1/P) Σ_ν (outer_ν v_ν − null h_ν² b)."""
+        assert self.b is not None
         b = rates.update(self.b, before.w, self.w)
+        b = b if above is None else b - rates.null * jnp.mean(above**2) * self.b
         return replace(self, b=b if outer is None else b + _product(outer[None], v) / v.shape[0])
 
     def learn(self, rates: Float[Array, "P"], g_tilde: None, v: Float[Array, "P N"]) -> DenseReadout:

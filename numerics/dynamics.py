@@ -63,6 +63,16 @@ class Dynamics:
         """Whether they learn more than the forward weights tell them."""
         return self.module.LEARNS_OUTER_PRODUCTS
 
+    @property
+    def mirrors(self) -> bool:
+        """Whether they learn from what they make of the features below, used forward: ω."""
+        return getattr(self.module, "MIRRORS", False)
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether they unlearn what they make of the preactivations above: ψ."""
+        return getattr(self.module, "RECONSTRUCTS", False)
+
     def uses(self, layer: int, *names: str) -> bool:
         """Whether the feedback field z̃^ℓ has any of these terms; ℓ = `layer` in 1…L (ℓ = L: from the readout)."""
         return any(name in self.module.PATH[layer - 1] for name in names)

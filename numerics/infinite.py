@@ -10,6 +10,7 @@ import numpy as np
 
 from .basis import Basis, pad
 from .dynamics import Dynamics
+from .mirror import Mirror
 from .problem import Problem
 from .random_matrix import BackwardSpan, LazyInput, LazyMatrix, LazyReadout
 from .sampling import Innovations
@@ -34,31 +35,38 @@ class Layout:
         depth: L.
         inputs: rank r0 of the inputs.
         block: directions that one step can add to a backward basis.
+        forward_block: the same for a forward basis.
         independent: for the hidden matrices 1…L−1, whether V^ℓ exists.
         feeds_back: for them, whether W^ℓ carries feedback, so that forward images must be conditioned.
         wants: for them, the fields that must come down: "true" for the observables, and what the rule's feedback uses.
         responses: False switches all conditioning off.
+        mirrors: for them, whether Vᵀ is used forward.
         spans: whether φ(h^L) and g¹, which no other field meets, get bases like all others, for their kernels.
     """
 
     depth: int
     inputs: int
     block: int
+    forward_block: int
     gated: bool
     independent: tuple[bool, ...]
     feeds_back: tuple[bool, ...]
     wants: tuple[tuple[str, ...], ...]
     responses: bool
+    mirrors: tuple[bool, ...]
     spans: bool
 
     @staticmethod
     def of(p: Problem, rule: Dynamics, responses: bool = True, spans: bool = True) -> Layout:
         """The layout for a problem and a rule."""
         hidden = range(1, rule.depth)
+        # g, and for other rules than gradient descent g̃, v, and the preactivations above
+        fields = 1 if rule.gradient else 2 + rule.learns_outer_products + rule.reconstructs
+        independent = tuple(rule.uses(l, "independent") for l in hidden)
         return Layout(
-            rule.depth, _coordinates(p)[0].shape[1], p.P * (1 if rule.gradient else 3 if rule.learns_outer_products else 2), rule.gated,
-            tuple(rule.uses(l, "independent") for l in hidden), tuple(rule.feeds_back(l) for l in hidden),
-            tuple(_wanted(rule, l) for l in hidden), responses, spans,
+            rule.depth, _coordinates(p)[0].shape[1], p.P * fields, p.P * (2 if rule.reconstructs else 1), rule.gated,
+            independent, tuple(rule.feeds_back(l) for l in hidden), tuple(_wanted(rule, l) for l in hidden), responses,
+            tuple(rule.mirrors and each for each in independent), spans,
         )  # fmt: skip
 
     @property
@@ -78,8 +86,8 @@ class Layout:
         return {name: rows[end - n : end] for (name, n), end in zip(self.vectors.items(), ends, strict=True)}
 
     def draw_directions(self, innovations: Innovations, first: int, last: int) -> list[list[np.ndarray]]:
-        """Innovations of the directions first…last−1 for every hidden matrix: [forward, backward(, independent)]."""
-        counts = [3 if v else 2 for v in self.independent]
+        """Innovations of the directions first…last−1 for every hidden matrix: [forward, backward(, independent(, upward))]."""
+        counts = [2 + own + up for own, up in zip(self.independent, self.mirrors, strict=True)]
         each, offset = sum(counts), sum(self.vectors.values())
         rows = innovations.rows(offset + first * each, offset + last * each).reshape(last - first, each, innovations.samples)
         ends = np.cumsum(counts)
@@ -143,6 +151,8 @@ def _hidden(l: int, layout: Layout, rule: Dynamics, basis: Basis, span: Backward
         responds=layout.feeds_back[l] and layout.responses,
         conditions=layout.responses,
         learns_outer_products=rule.learns_outer_products,
+        reconstructs=rule.reconstructs,
+        mirrored=Mirror.empty(basis.rows, small()) if layout.mirrors[l] else None,
     )
 
 

@@ -28,11 +28,15 @@ class Carried(NamedTuple):
 
 
 class Plasticity(NamedTuple):
-    """Rates of feedback weights that learn: B ← (1 − decay) B + pull W(t)ᵀ + copy ΔWᵀ + outer products."""
+    """Rates of feedback weights that learn: B ← (1 − decay) B + pull W(t)ᵀ + copy ΔWᵀ − null ψ hᵀ + outer products.
+
+    `null` is None for rules without reconstructions ψ = B h.
+    """
 
     decay: Float[Array, ""]
     pull: Float[Array, ""]
     copy: Float[Array, ""]
+    null: Any = None
 
     def update(self, B: Any, W: Any, W_next: Any) -> Any:
         """The part of the update that is linear in the matrices, for any representation of them."""
@@ -49,15 +53,19 @@ class WeightMatrix(Protocol):
         """W(t) v, rows of v being examples."""
         ...
 
-    def transpose(self, g: Any, g_tilde: Any, outer: Any = None) -> tuple[Self, Any]:
-        """The fields that g and g̃ become below; `outer` is what the feedback weights are about to learn from."""
+    def mirror(self, v: Any) -> tuple[Self, Float[Array, "P N"]]:
+        """B(t)ᵀ v: the feedback weights used forward, on the v of the last `forward`."""
+        ...
+
+    def transpose(self, g: Any, g_tilde: Any, outer: Any = None, above: Any = None) -> tuple[Self, Any]:
+        """The fields that g and g̃ become below; `outer` and the preactivations `above` are what the feedback weights will learn from."""
         ...
 
     def with_feedback(self, initial: Float[Array, ""], independent: Float[Array, ""]) -> Self:
         """The matrix with feedback weights that will learn, at B(0) = initial W(0)ᵀ + independent V."""
         ...
 
-    def evolve(self, before: Self, rates: Plasticity, outer: Any, v: Any) -> Self:
+    def evolve(self, before: Self, rates: Plasticity, outer: Any, v: Any, above: Any = None) -> Self:
         """Let the feedback weights learn: self is the matrix after its own update, `before` the one before it.
 
         Args:
@@ -65,6 +73,7 @@ class WeightMatrix(Protocol):
             rates: of the linear part.
             outer: fields of the layer above, whose outer products with v (over the number of examples) are added; None for none.
             v: features of the layer below.
+            above: preactivations of the layer above, where reconstructions are unlearned.
         """
         ...
 

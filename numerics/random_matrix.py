@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .basis import Basis, Extension, average, bracket, combine, pad
+from .mirror import Mirror
 from .protocol import Carried, Plasticity
 
 
@@ -39,6 +41,7 @@ class BackwardSpan:
         basis: rows P.
         g, g_tilde: coefficients of the current fields; one array where g̃ = g.
         outer: coefficients of what the feedback weights learn from; None without such.
+        above: coefficients of the preactivations whose reconstructions they unlearn; None without such.
         tol: relative energy below which directions are dropped.
         same: whether g̃ = g.
     """
@@ -49,16 +52,20 @@ class BackwardSpan:
     tol: Float[Array, ""]
     same: bool = field(metadata={"static": True})
     outer: Float[Array, "P r"] | None = None
+    above: Float[Array, "P r"] | None = None
 
     def take(
-        self, g: Float[Array, "P S"], g_tilde: Float[Array, "P S"], outer: Float[Array, "P S"] | None = None
-    ) -> tuple[BackwardSpan, Extension]:
+        self, g: Float[Array, "P S"], g_tilde: Float[Array, "P S"], outer: Float[Array, "P S"] | None = None,
+        above: Float[Array, "P S"] | None = None,
+    ) -> tuple[BackwardSpan, Extension]:  # fmt: skip
         """Extend the basis by the current fields and keep their coefficients."""
-        P = g.shape[0]
-        block = g if self.same else jnp.concatenate([g_tilde, g] if outer is None else [g_tilde, outer, g])
-        basis, d, extension = self.basis.extend(block, self.tol)
-        learned_from = None if outer is None else d[P : 2 * P]
-        return replace(self, basis=basis, g=d[-P:], g_tilde=d[:P], outer=learned_from), extension
+        fields = {"g_tilde": None if self.same else g_tilde, "outer": outer, "above": above, "g": g}
+        present = {name: field for name, field in fields.items() if field is not None}
+        basis, d, extension = self.basis.extend(jnp.concatenate(list(present.values())), self.tol)
+        found = dict(zip(present, jnp.split(d, len(present)), strict=True))
+        g_tilde_now = found.get("g_tilde", found["g"])
+        span = replace(self, basis=basis, g=found["g"], g_tilde=g_tilde_now, outer=found.get("outer"), above=found.get("above"))
+        return span, extension
 
     def padded(self, capacity: int) -> BackwardSpan:
         """The same with room for more."""
@@ -68,6 +75,7 @@ class BackwardSpan:
             g=pad(self.g, columns=capacity),
             g_tilde=pad(self.g_tilde, columns=capacity),
             outer=None if self.outer is None else pad(self.outer, columns=capacity),
+            above=None if self.above is None else pad(self.above, columns=capacity),
         )
 
 
@@ -105,7 +113,7 @@ class LazyInput:
         """h¹ before scale and bias."""
         return self, combine(self.coordinates, self.images)
 
-    def transpose(self, g: Float[Array, "P S"], g_tilde: Float[Array, "P S"], outer: None = None) -> tuple[LazyInput, None]:
+    def transpose(self, g: Float[Array, "P S"], g_tilde: Float[Array, "P S"], outer: Any = None, above: Any = None) -> tuple[LazyInput, None]:
         """Nothing lies below the inputs: the fields are only recorded."""
         return (self if self.span is None else replace(self, span=self.span.take(g, g_tilde)[0])), None
 
@@ -113,7 +121,7 @@ class LazyInput:
         """No feedback comes down to the inputs."""
         return self
 
-    def evolve(self, before: LazyInput, rates: Plasticity, outer: None, v: None) -> LazyInput:
+    def evolve(self, before: LazyInput, rates: Plasticity, outer: None, v: None, above: None = None) -> LazyInput:
         """No feedback comes down to the inputs."""
         return self
 
@@ -148,6 +156,8 @@ class LazyMatrix:
         conditions: whether backward images are conditioned on the forward ones (the response B).
         feedback: the feedback weights, where they learn.
         learns_outer_products: whether they learn from fields of their own.
+        reconstructs: whether they unlearn reconstructions of what lies above.
+        mirrored: V in the forward direction, where the feedback weights learn from Bᵀφ.
     """
 
     basis: Basis
@@ -166,9 +176,25 @@ class LazyMatrix:
     conditions: bool = field(metadata={"static": True})
     feedback: LazyFeedback | None = None
     learns_outer_products: bool = field(default=False, metadata={"static": True})
+    reconstructs: bool = field(default=False, metadata={"static": True})
+    mirrored: Mirror | None = None
 
     def forward(self, v: Float[Array, "P S"]) -> tuple[LazyMatrix, Float[Array, "P S"]]:
         """W(t) v = c Ξ + c (A + D) P."""
+        matrix, c = self._meet(v)
+        return replace(matrix, a=c), combine(c, matrix.Xi) + combine(c @ (matrix.A + matrix.D), matrix.span.basis.rows)
+
+    def mirror(self, v: Float[Array, "P S"]) -> tuple[LazyMatrix, Float[Array, "P S"]]:
+        """B(t)ᵀ v = b₁ W(0) v + b₀ Vᵀ v + c E P for the v of the last `forward`."""
+        assert self.feedback is not None
+        P, c = self.span.basis, self.a
+        total = combine(c @ self.feedback.E, P.rows)
+        if "initial" in self.wants:
+            total = total + self.feedback.on_initial * (combine(c, self.Xi) + combine(c @ self.A, P.rows))
+        return self, total if self.mirrored is None else total + self.feedback.on_independent * self.mirrored.up(c, P)
+
+    def _meet(self, v: Float[Array, "P S"]) -> tuple[LazyMatrix, Float[Array, "P r"]]:
+        """Take vectors into the forward basis, images and all; their coefficients."""
         basis, c, new = self.basis.extend(v, self.span.tol)
         P = self.span.basis
         nothing = jnp.zeros((v.shape[0], P.rows.shape[0]), v.dtype)
@@ -181,18 +207,20 @@ class LazyMatrix:
             return met, self._restrict((met - drawn) * P.used()) * new.keep[:, None]
 
         met, response = jax.lax.cond(jnp.any(new.keep), images, lambda: (nothing, nothing))
-        A = new.write_rows(self.A, response)
-        matrix = replace(self, basis=basis, a=c, N=new.write_rows(self.N, met), A=A)
-        return matrix, combine(c, self.Xi) + combine(c @ (A + self.D), P.rows)
+        mirrored = self.mirrored
+        if mirrored is not None and self.V is not None and self.conditions:
+            mirrored = mirrored.met_forward(new, self.V, P)
+        return replace(self, basis=basis, N=new.write_rows(self.N, met), A=new.write_rows(self.A, response), mirrored=mirrored), c
 
     def _restrict(self, d: Float[Array, "n q"]) -> Float[Array, "n q"]:
         return d if self.fed_back is None else d @ self.fed_back
 
     def transpose(
-        self, g: Float[Array, "P S"], g_tilde: Float[Array, "P S"], outer: Float[Array, "P S"] | None = None
-    ) -> tuple[LazyMatrix, Carried]:
+        self, g: Float[Array, "P S"], g_tilde: Float[Array, "P S"], outer: Float[Array, "P S"] | None = None,
+        above: Float[Array, "P S"] | None = None,
+    ) -> tuple[LazyMatrix, Carried]:  # fmt: skip
         """Wᵀ g = d Υ + d (B + D)ᵀ Q, and the feedback fields of g̃."""
-        span, new = self.span.take(g, g_tilde, outer)
+        span, new = self.span.take(g, g_tilde, outer, above)
         Q = self.basis
         nothing = jnp.zeros((Q.rows.shape[0], new.rows.shape[0]), g.dtype)
 
@@ -205,8 +233,11 @@ class LazyMatrix:
         met, response = jax.lax.cond(jnp.any(new.keep), images, lambda: (nothing, nothing))
         B = new.write_columns(self.B, response)
         matrix = replace(self, span=span, N=new.write_columns(self.N, met), B=B)
+        if self.mirrored is not None and self.V is not None and self.conditions:
+            matrix = replace(matrix, mirrored=self.mirrored.met_backward(new, self.V, Q))
         if self.fed_back is not None:
-            matrix = replace(matrix, fed_back=_enlarge(self.fed_back, span.g_tilde, span.tol))
+            used = span.g_tilde if span.above is None else jnp.concatenate([span.g_tilde, span.above])
+            matrix = replace(matrix, fed_back=_enlarge(self.fed_back, used, span.tol))
         return matrix, matrix._carry()
 
     def _carry(self) -> Carried:
@@ -218,33 +249,54 @@ class LazyMatrix:
         fields = jnp.split(combine(d, self.Upsilon) + combine(along, self.basis.rows), len(self.wants))
         found = dict(zip(self.wants, fields, strict=True))
         transported = found["true"] if self.span.same else found.get("transported")
-        independent = None if self.V is None else combine(self.span.g_tilde, self.V)
+        independent = self._independent(self.span.g_tilde)
         initial = found.get("initial")
-        return Carried(found["true"], transported, initial, independent, self._evolved(initial, independent))
+        return Carried(found["true"], transported, initial, independent, self._evolved(self.span.g_tilde, initial, independent))
 
-    def _evolved(self, initial: Float[Array, "P S"] | None, independent: Float[Array, "P S"] | None) -> Float[Array, "P S"] | None:
-        """B(t) g̃ = b₁ W(0)ᵀ g̃ + b₀ V g̃ + d Eᵀ Q."""
+    def _independent(self, d: Float[Array, "n q"]) -> Float[Array, "n S"] | None:
+        """V (d P), None without V."""
+        if self.V is None:
+            return None
+        image = combine(d, self.V)
+        return image if self.mirrored is None else image + combine(d @ self.mirrored.B.T, self.basis.rows)
+
+    def _evolved(
+        self, d: Float[Array, "n q"], initial: Float[Array, "n S"] | None, independent: Float[Array, "n S"] | None
+    ) -> Float[Array, "n S"] | None:
+        """B(t) (d P) = b₁ W(0)ᵀ (d P) + b₀ V (d P) + d Eᵀ Q."""
         if self.feedback is None:
             return None
-        total = combine(self.span.g_tilde @ self.feedback.E.T, self.basis.rows)
+        total = combine(d @ self.feedback.E.T, self.basis.rows)
         if initial is not None:
             total = total + self.feedback.on_initial * initial
         return total if independent is None else total + self.feedback.on_independent * independent
 
+    def _reconstruction(self, d: Float[Array, "P q"]) -> Any:
+        """ψ = B(t) h for the preactivations above, d P."""
+        initial = combine(d, self.Upsilon) + combine(d @ self.B.T, self.basis.rows) if "initial" in self.wants else None
+        return self._evolved(d, initial, self._independent(d))
+
     def with_feedback(self, initial: Float[Array, ""], independent: Float[Array, ""]) -> LazyMatrix:
         """B(0) = initial W(0)ᵀ + independent V."""
         put = lambda value: jnp.array(value, self.D.dtype)  # a buffer of its own: the state is donated
-        span = replace(self.span, outer=jnp.zeros_like(self.span.g_tilde)) if self.learns_outer_products else self.span
+        room = lambda wanted: jnp.zeros_like(self.span.g_tilde) if wanted else None
+        span = replace(self.span, outer=room(self.learns_outer_products), above=room(self.reconstructs))
         return replace(self, span=span, feedback=LazyFeedback(put(initial), put(independent), jnp.zeros_like(self.D)))
 
-    def evolve(self, before: LazyMatrix, rates: Plasticity, outer: Float[Array, "P S"] | None, v: Float[Array, "P S"]) -> LazyMatrix:
+    def evolve(
+        self, before: LazyMatrix, rates: Plasticity, outer: Float[Array, "P S"] | None, v: Float[Array, "P S"],
+        above: Float[Array, "P S"] | None = None,
+    ) -> LazyMatrix:  # fmt: skip
         """b₁ ← (1 − decay) b₁ + pull, b₀ ← (1 − decay) b₀, and E the rest, W(t) − W(0) being D."""
         assert self.feedback is not None
-        old, kept = self.feedback, 1.0 - rates.decay
+        old, kept, matrix = self.feedback, 1.0 - rates.decay, self
         E = rates.update(old.E, before.D, self.D)
         if self.span.outer is not None:
             E = E + self.a.T @ self.span.outer / v.shape[0]
-        return replace(self, feedback=LazyFeedback(kept * old.on_initial + rates.pull, kept * old.on_independent, E))
+        if self.span.above is not None:
+            matrix, c = self._meet(self._reconstruction(self.span.above))
+            E = E - rates.null * c.T @ self.span.above / v.shape[0]
+        return replace(matrix, feedback=LazyFeedback(kept * old.on_initial + rates.pull, kept * old.on_independent, E))
 
     def learn(self, rates: Float[Array, "P"], g_tilde: Float[Array, "P S"], v: Float[Array, "P S"]) -> LazyMatrix:
         """W += Σ_ν rates_ν g̃_ν v_νᵀ/N for the fields of the last `transpose` and `forward`: D += aᵀ diag(rates) g̃."""
@@ -272,6 +324,7 @@ class LazyMatrix:
             span=self.span.padded(q),
             Upsilon=pad(self.Upsilon, q),
             V=None if self.V is None else pad(self.V, q),
+            mirrored=None if self.mirrored is None else self.mirrored.padded(r, q),
             fed_back=None if self.fed_back is None else pad(self.fed_back, q, q),
             feedback=None if self.feedback is None else replace(self.feedback, E=pad(self.feedback.E, r, q)),
             N=pad(self.N, r, q),
@@ -280,12 +333,16 @@ class LazyMatrix:
             D=pad(self.D, r, q),
         )
 
-
-    def supplied(self, at: int, forward: np.ndarray, backward: np.ndarray, independent: np.ndarray | None = None) -> LazyMatrix:
+    def supplied(
+        self, at: int, forward: np.ndarray, backward: np.ndarray, independent: np.ndarray | None = None, upward: np.ndarray | None = None
+    ) -> LazyMatrix:
         """The same with innovations for the directions from `at` on, as many as there is room for."""
         put = lambda array, rows: _write(array, rows[: max(array.shape[0] - at, 0)], at)
         V = None if self.V is None or independent is None else put(self.V, independent)
-        return replace(self, Xi=put(self.Xi, forward), Upsilon=put(self.Upsilon, backward), V=V)
+        mirrored = self.mirrored
+        if mirrored is not None and upward is not None:
+            mirrored = replace(mirrored, Xi=put(mirrored.Xi, upward))
+        return replace(self, Xi=put(self.Xi, forward), Upsilon=put(self.Upsilon, backward), V=V, mirrored=mirrored)
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -317,7 +374,12 @@ class LazyReadout:
         basis, c, _ = self.basis.extend(v, self.tol)
         return replace(self, basis=basis, a=c), self.probe(v)
 
-    def transpose(self, g: None, g_tilde: None, outer: None = None) -> tuple[LazyReadout, Carried]:
+    def mirror(self, v: Float[Array, "P S"]) -> tuple[LazyReadout, Float[Array, "P"]]:
+        """⟨b φ⟩."""
+        assert self.b is not None
+        return self, average(v, self.b)
+
+    def transpose(self, g: None, g_tilde: None, outer: None = None, above: None = None) -> tuple[LazyReadout, Carried]:
         """g^{L+1} = 1: the fields are the vectors themselves."""
         return self, Carried(self.w, self.w, self.w0, self.v, self.b)
 
@@ -325,9 +387,14 @@ class LazyReadout:
         """b(0) = initial w + independent v."""
         return replace(self, b=initial * self.w + (0.0 if self.v is None else independent * self.v))
 
-    def evolve(self, before: LazyReadout, rates: Plasticity, outer: Float[Array, "P"] | None, v: Float[Array, "P S"]) -> LazyReadout:
-        """b ← (1 − decay) b + pull w + copy Δw + (1/P) Σ_ν outer_ν v_ν."""
+    def evolve(
+        self, before: LazyReadout, rates: Plasticity, outer: Float[Array, "P"] | None, v: Float[Array, "P S"],
+        above: Float[Array, "P"] | None = None,
+    ) -> LazyReadout:  # fmt: skip
+        """b ← (1 − decay) b + pull w + copy Δw + (1/P) Σ_ν (outer_ν v_ν − null h_ν² b)."""
+        assert self.b is not None
         b = rates.update(self.b, before.w, self.w)
+        b = b if above is None else b - rates.null * jnp.mean(above**2) * self.b
         return replace(self, b=b if outer is None else b + combine(outer[None], v) / v.shape[0])
 
     def learn(self, rates: Float[Array, "P"], g_tilde: None, v: Float[Array, "P S"]) -> LazyReadout:

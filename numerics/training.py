@@ -110,7 +110,7 @@ def step(state: State, rule: Dynamics, scales: Scales, probe: Probe | None = Non
     state, h, a = forward(state, rule, scales)
     state, f, Delta = output(state, a, rule, scales)
     f_test = None if probe is None else predict(state, probe, rule, scales)
-    state, g, g_tilde = backward(state, h, Delta, rule, scales)
+    state, g, g_tilde = backward(state, h, a, Delta, rule, scales)
     top = scales.gamma0 * (f - state.readout_bias + state.f0)  # σ_w w·a^L/N
     return learn(state, h, a, g_tilde, top, Delta, rule, scales), Fields(h, a, g, g_tilde, f, Delta, f_test)
 
@@ -167,7 +167,7 @@ def predict(state: State, probe: Probe, rule: Dynamics, scales: Scales) -> Float
     return sigma_w * image / scales.gamma0 + state.readout_bias
 
 
-def backward(state: State, h, Delta: Float[Array, "P"], rule: Dynamics, scales: Scales):
+def backward(state: State, h, a, Delta: Float[Array, "P"], rule: Dynamics, scales: Scales):
     """g^ℓ = slope · σ_w W^ℓ(t)ᵀ g^{ℓ+1} and g̃^ℓ from the rule's own feedback path, ℓ = L…1."""
     sigma_w, _ = rule.module.scales(**scales.parameters)
     coefficients = rule.module.path(**scales.parameters)
@@ -175,8 +175,12 @@ def backward(state: State, h, Delta: Float[Array, "P"], rule: Dynamics, scales: 
     g: list[Any] = [None] * (depth + 1)
     g_tilde: list[Any] = [None] * (depth + 1)
     for l in reversed(range(depth)):
-        outer = None if l == depth - 1 else outer_fields(rule, h[l + 1], g_tilde[l + 1], Delta[:, None], scales)
-        matrices[l + 1], carried = matrices[l + 1].transpose(g[l + 1], g_tilde[l + 1], outer)
+        outer = above = None
+        if l < depth - 1:
+            matrices[l + 1], omega = mirrored(state, matrices[l + 1], a[l], l + 1, rule, scales)
+            outer = outer_fields(rule, h[l + 1], g_tilde[l + 1], Delta[:, None], omega, scales)
+            above = h[l + 1] if rule.reconstructs else None
+        matrices[l + 1], carried = matrices[l + 1].transpose(g[l + 1], g_tilde[l + 1], outer, above)
         slope = rule.module.slope(h[l], gate(state, l), **scales.parameters)
         g[l] = slope * (sigma_w * carried.true)
         g_tilde[l] = g[l]
@@ -208,21 +212,35 @@ def _feedback_field(rule: Dynamics, l: int, coefficients, sigma_w, carried, dire
     return z
 
 
-def outer_fields(rule: Dynamics, h, g_tilde, Delta, scales: Scales):
+def mirrored(state: State, matrix, a, l: int, rule: Dynamics, scales: Scales):
+    """The matrix, and ω^{l+1} = σ_w Bᵀ a^l + σ_b b^l, what its feedback weights make of the features below; None where nothing learns from it."""
+    if not rule.mirrors:
+        return matrix, None
+    sigma_w, sigma_b = rule.module.scales(**scales.parameters)
+    matrix, image = matrix.mirror(a)
+    return matrix, sigma_w * image + (sigma_b * state.biases[l] if rule.biased and l < rule.depth else 0.0)
+
+
+def outer_fields(rule: Dynamics, h, g_tilde, Delta, omega, scales: Scales):
     """v of the layer above, whose outer products with its inputs the feedback weights learn; None where there are none."""
     if not rule.learns_outer_products:
         return None
-    return jnp.broadcast_to(rule.module.outer(h, g_tilde, Delta, **scales.parameters), h.shape)
+    fields = (h, g_tilde, Delta) if omega is None else (h, g_tilde, Delta, omega)
+    return jnp.broadcast_to(rule.module.outer(*fields, **scales.parameters), h.shape)
 
 
-def _evolve(before, after, h, a, g_tilde, top, Delta: Float[Array, "P"], rule: Dynamics, scales: Scales):
+def _evolve(state: State, after, h, a, g_tilde, top, Delta: Float[Array, "P"], rule: Dynamics, scales: Scales):
     """The feedback weights' step; at the readout h^{L+1} is `top` = σ_w w·a^L/N and g̃^{L+1} = 1."""
     rates = Plasticity(*rule.module.evolution(**scales.parameters))
-    outers = [None, *(outer_fields(rule, h[l], g_tilde[l], Delta[:, None], scales) for l in range(1, rule.depth))]
-    outers.append(outer_fields(rule, top, jnp.ones_like(top), Delta, scales))
-    return tuple(
-        new.evolve(old, rates, outer, v) for new, old, outer, v in zip(after, before, outers, (None, *a), strict=True)
-    )
+    found = [after[0].evolve(state.matrices[0], rates, None, None)]
+    for l in range(1, rule.depth + 1):
+        last = l == rule.depth
+        error = Delta if last else Delta[:, None]
+        above, field = (top, jnp.ones_like(top)) if last else (h[l], g_tilde[l])
+        before, omega = mirrored(state, state.matrices[l], a[l - 1], l, rule, scales)
+        outer = outer_fields(rule, above, field, error, omega, scales)
+        found.append(after[l].evolve(before, rates, outer, a[l - 1], above if rule.reconstructs else None))
+    return tuple(found)
 
 
 def learn(state: State, h, a, g_tilde, top, Delta: Float[Array, "P"], rule: Dynamics, scales: Scales) -> State:
@@ -234,7 +252,7 @@ def learn(state: State, h, a, g_tilde, top, Delta: Float[Array, "P"], rule: Dyna
         for matrix, field, v in zip(state.matrices, (*g_tilde, None), (None, *a), strict=True)
     )
     if rule.evolves:
-        matrices = _evolve(state.matrices, matrices, h, a, g_tilde, top, Delta, rule, scales)
+        matrices = _evolve(state, matrices, h, a, g_tilde, top, Delta, rule, scales)
     biases = tuple(bias + sigma_b * (rates @ field)[None] for bias, field in zip(state.biases, g_tilde, strict=False))
     # f moves by σ_b times the readout bias over γ0, hence the missing γ0
     readout_bias = state.readout_bias + scales.eta / scales.y.shape[0] * sigma_b**2 * jnp.sum(Delta)

@@ -14,7 +14,7 @@ import sympy as sp
 from ..errors import BadInput
 from ..lazy import LazyKernel
 from ..rules import BoundRule, PathCoefficients
-from ..symbols import Delta, g_tilde, h, m, z
+from ..symbols import Delta, g_tilde, h, m, omega, z
 from .inline import inline
 from .kernel import RESERVED, KernelWriter
 from .printer import JnpPrinter, imports, python_name
@@ -209,6 +209,8 @@ def _constants(bound: BoundRule, keywords: Sequence[str]) -> str:
         f"PROPAGATES_GRADIENT = {bound.rule.propagates_gradient}",
         f"EVOLVES = {evolution is not None}",
         f"LEARNS_OUTER_PRODUCTS = {evolution is not None and evolution.outer != 0}",
+        *(["MIRRORS = True"] if evolution is not None and evolution.mirrors else []),
+        *(["RECONSTRUCTS = True"] if evolution is not None and evolution.null != 0 else []),
         "# feedback coefficients of the layers 1…L that are not zero at all times",
         f"PATH = {_tuple(_tuple(map(_quoted, kind)) for kind in kinds)}",
     ])  # fmt: skip
@@ -228,21 +230,23 @@ def _evolution(bound: BoundRule, names: dict, keywords: Sequence[str]) -> list[s
     evolution = bound.rule.evolution
     if evolution is None:
         return []
-    printer = JnpPrinter({h: "h", g_tilde: "g_tilde", Delta: "Delta", **names})
-    rates = ", ".join(printer.doprint(rate) for rate in (evolution.decay, evolution.pull, evolution.copy))
-    update = [
-        f"def evolution({signature('', keywords)}):",
-        '    """(decay, pull, copy): B ← (1 − decay) B + pull Wᵀ + copy ΔWᵀ + outer products."""',
-        f"    return {rates}",
+    printer = JnpPrinter({h: "h", g_tilde: "g_tilde", Delta: "Delta", omega: "omega", **names})
+    rates = {"decay": "(1 − decay) B", "pull": "pull Wᵀ", "copy": "copy ΔWᵀ"} | ({"null": "− null ψ hᵀ"} if evolution.null != 0 else {})
+    values = ", ".join(printer.doprint(getattr(evolution, name)) for name in rates)
+    update = " + ".join(rates.values()).replace("+ − ", "− ")
+    functions = [
+        f"def evolution({signature('', keywords)}):\n"
+        f'    """({", ".join(rates)}): B ← {update} + outer products."""\n'
+        f"    return {values}"
     ]
-    if evolution.outer == 0:
-        return ["\n".join(update)]
-    outer = [
-        f"def outer({signature('h, g_tilde, Delta', keywords)}):",
-        '    """v of the layer above, whose outer products with its inputs B learns."""',
-        f"    return {printer.doprint(evolution.outer)}",
-    ]
-    return ["\n".join(update), "\n".join(outer)]
+    if evolution.outer != 0:
+        fields = "h, g_tilde, Delta, omega" if evolution.mirrors else "h, g_tilde, Delta"
+        functions.append(
+            f"def outer({signature(fields, keywords)}):\n"
+            '    """v of the layer above, whose outer products with its inputs B learns."""\n'
+            f"    return {printer.doprint(evolution.outer)}"
+        )
+    return functions
 
 
 def _quoted(text: str) -> str:

@@ -52,7 +52,8 @@ class MatrixWriter:
         if isinstance(expr, sp.HadamardProduct):
             return " * ".join(map(self._atom, expr.args))
         if isinstance(expr, sp.OneMatrix):
-            return "jnp.ones((1, X.shape[1]), X.dtype)"
+            rows, columns = ("X.shape[1]" if size == P else str(size) for size in expr.shape)
+            return f"jnp.ones(({rows}, {columns}), X.dtype)"
         if isinstance(expr, sp.ZeroMatrix):
             return f"jnp.zeros_like({'B' if expr.shape == B.shape else 'W'})"
         if isinstance(expr, sp.MatAdd):

@@ -6,14 +6,35 @@ import numpy as np
 import pytest
 from compare import LIMIT, worst
 
-from derive import FA, MLP, Evolution, Feedback, Rational, Rule, dphi, h, rho, sqrt, z
+from derive import (
+    FA,
+    GD,
+    MLP,
+    Evolution,
+    Feedback,
+    Rational,
+    Rule,
+    activation_alignment,
+    backpropagation,
+    dphi,
+    feedback_alignment,
+    h,
+    information_alignment,
+    rho,
+    sqrt,
+    weight_mirror,
+    z,
+)
 from numerics import Problem, solve_dmft, solve_lazy, train_finite
+from numerics.mirror import Mirror
 
 FAST = Rational(1, 5)
 RULES = {
     "symmetric alignment": Feedback(initial=rho, independent=sqrt(1 - rho**2), evolution=Evolution(decay=FAST, pull=FAST)),
     "weight mirror": Feedback(independent=1, evolution=Evolution(decay=Rational(1, 20), outer=h)),
     "Kolen-Pollack": Feedback(independent=1, evolution=Evolution(decay=Rational(1, 20), copy=1)),
+    "information alignment": information_alignment(1, 1, Rational(1, 20)).feedback,
+    "activation alignment": activation_alignment(Rational(6, 5)).feedback,
 }
 
 
@@ -51,6 +72,30 @@ def test_theory_agrees_with_networks_thoroughly(name, activation, depth):
 def test_frozen_feedback_is_not_the_theory_of_learning_feedback():
     scores = worst(*pair("symmetric alignment", "tanh", 2, theory_of=FA(0.3)))
     assert scores["loss"] > 1.5 * LIMIT, scores
+
+
+def test_the_reconstruction_is_part_of_information_alignment():
+    scores = worst(*pair("information alignment", "tanh", 2, theory_of=weight_mirror(1, Rational(1, 20))))
+    assert max(scores.values()) > 1.5 * LIMIT, scores
+
+
+def test_responses_of_the_feedback_matrix_are_part_of_activation_alignment(monkeypatch):
+    """V comes down and goes up; without conditioning the one on the other the theory is another."""
+    for name in ("met_forward", "met_backward"):
+        monkeypatch.setattr(Mirror, name, lambda self, *_: self)
+    wrong = Rule("activation alignment without responses of V", dphi(h) * z, RULES["activation alignment"])
+    scores = worst(*pair("activation alignment", "tanh", 2, theory_of=wrong))
+    assert max(scores.values()) > LIMIT + 1, scores
+
+
+@pytest.mark.parametrize("ours, plain", [(backpropagation(), GD()), (feedback_alignment(0.6), FA(0.6))])
+def test_the_ends_of_the_family_are_known_rules(ours, plain):
+    net, options = MLP(depth=2, activation="tanh"), {"samples": 256, "replicas": 1}
+    a, b = (solve_dmft(problem(), rule, net, **options) for rule in (ours, plain))
+    # backpropagation meets the same vectors along other bases: the samples' own noise differs by that of dropped directions
+    np.testing.assert_allclose(a.f, b.f, atol=1e-12 if ours.evolution is None else 0.02)
+    one, other = (train_finite(problem(), rule, net, width=64, seeds=2) for rule in (ours, plain))
+    np.testing.assert_allclose(one.f, other.f, atol=1e-10)
 
 
 def test_alignment_grows_to_one_under_symmetric_alignment():
