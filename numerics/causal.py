@@ -26,6 +26,7 @@ from .problem import Problem
 from .progress import Progress
 from .sampling import Innovations
 from .sharding import Placement
+from .snapshots import empty_snapshots, put, taken
 from .training import Probe, Scales, State, step, with_feedback
 
 # Directions for which innovations are supplied at a time.
@@ -45,6 +46,7 @@ class Plan:
         capacity: room in every basis at the start, or None.
         chunk: steps between returns to Python, or None.
         devices: what `Placement.of` takes.
+        times: of snapshots.
     """
 
     problem: Problem
@@ -57,6 +59,7 @@ class Plan:
     capacity: int | None = None
     chunk: int | None = None
     devices: Any = None
+    times: tuple[int, ...] = ()
 
     @property
     def blocks(self) -> Room:
@@ -123,7 +126,7 @@ def run(plan: Plan, innovations: Innovations, bar: Progress, seconds: Seconds, k
         stop = keeper.next_stop(done, min(p.steps, done + (plan.chunk or (max(1, p.steps // 20) if bar.shown else p.steps))))
         within = Room(*(jnp.int32(min(each, supplied) if plan.rule.depth > 1 else each) for each in room))
         arguments = placement.spread((state, history, scales, probe, jnp.int32(stop), within))
-        advance = seconds.spend("compile", partial(_compiled, plan.rule, plan.blocks, plan.record, placement, *_signature(arguments)))
+        advance = seconds.spend("compile", partial(_compiled, plan.rule, plan.blocks, plan.record, plan.times, placement, *_signature(arguments)))
         state, history = seconds.spend("run", partial(advance, *arguments))
         bar.advance(int(state.t) - done)
         done = int(state.t)
@@ -196,6 +199,9 @@ def _history(plan: Plan, samples: int, room: Room) -> dict[str, Any]:
         history["f_test"] = empty(len(p.X_test))
     if not spans:
         history["equal"] = {name: empty(p.P, p.P) for name in _EQUAL}
+    if plan.times:
+        # a checkpoint keeps the first t entries: the k-th time is at least k
+        history["snapshots"] = empty_snapshots(rule, len(plan.times), p.P, samples, plan.kind)
     if plan.record == "fields":
         names = ("top", "bottom") if rule.gradient else ("top", "bottom", "bottom_tilde")
         history["fields"] = {name: empty(p.P, samples) for name in names}
@@ -237,7 +243,7 @@ def _put(kept: Any, new: Any, t) -> Any:
 
 
 def _advance(
-    rule: Dynamics, blocks: Room, record: str, placement: Placement,
+    rule: Dynamics, blocks: Room, record: str, times: tuple[int, ...], placement: Placement,
     state: State, history, scales: Scales, probe: Probe | None, stop, within: Room,
 ):  # fmt: skip
     """Steps until `stop`, or until a basis might overflow in the next one."""
@@ -251,10 +257,14 @@ def _advance(
         return going
 
     def body(carry):
-        state, history = carry
-        t = state.t
-        state, fields = step(state, rule, scales, probe)
-        return placement.keep((state, _put(history, _record(state, fields, record), t)))
+        before, history = carry
+        state, fields = step(before, rule, scales, probe)
+        kept = {name: entry for name, entry in history.items() if name != "snapshots"}
+        kept = _put(kept, _record(state, fields, record), before.t)
+        if times:
+            add = lambda old, new: put(old, new, times, before.t)
+            kept["snapshots"] = jax.tree.map(add, history["snapshots"], taken(before, fields))
+        return placement.keep((state, kept))
 
     return jax.lax.while_loop(fits, body, (state, history))
 
@@ -265,10 +275,10 @@ def _signature(arguments) -> tuple[Any, tuple]:
 
 
 @lru_cache(maxsize=64)
-def _compiled(rule: Dynamics, blocks: Room, record: str, placement: Placement, structure, leaves):
+def _compiled(rule: Dynamics, blocks: Room, record: str, times: tuple[int, ...], placement: Placement, structure, leaves):
     """`_advance` compiled for such arguments; ahead of time, so that the time it takes is known."""
     arguments = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(shape, dtype, sharding=at) for shape, dtype, at in leaves])
-    return jax.jit(partial(_advance, rule, blocks, record, placement), donate_argnums=(0, 1)).lower(*arguments).compile()
+    return jax.jit(partial(_advance, rule, blocks, record, times, placement), donate_argnums=(0, 1)).lower(*arguments).compile()
 
 
 def _finished(state: State, history, room: Room) -> dict[str, Any]:

@@ -72,10 +72,9 @@ class Keeper:
         kept = saved["state"]
         if len(kept) != len(leaves) or any(a.dtype != b.dtype or a.ndim != b.ndim for a, b in zip(kept, leaves, strict=False)):
             raise ValueError(f"{self.path} does not hold the state of this run: it is damaged; delete it to start anew")
-        steps = jax.tree.leaves(history)[0].shape[0]
-        whole = lambda array: np.concatenate([array, np.zeros((steps - len(array), *array.shape[1:]), array.dtype)])
+        whole = lambda array, empty: np.concatenate([array, np.zeros((len(empty) - len(array), *array.shape[1:]), array.dtype)])
         self.unfinished = None
-        return jax.tree.unflatten(structure, kept), jax.tree.map(whole, saved["history"]), saved["room"]
+        return jax.tree.unflatten(structure, kept), jax.tree.map(whole, saved["history"], history), saved["room"]
 
     def next_stop(self, t: int, stop: int) -> int:
         """Where to pause on the way from t to `stop`."""

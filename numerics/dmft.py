@@ -5,7 +5,7 @@ Sampling is one causal pass a replica (`causal.py`); here are the arguments, the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
@@ -25,6 +25,7 @@ from .problem import Problem
 from .progress import Progress
 from .sampling import Innovations
 from .sharding import Placement
+from .snapshots import collect, times_of
 from .solution import Solution, assemble, raise_failure
 
 METHODS = ("auto", "exact", "sampling")
@@ -49,6 +50,7 @@ def solve_dmft(
     max_samples: int = 2**18,
     rank_tol: float | None = None,
     two_time: bool = True,
+    snapshots: Iterable[int] = (),
     dtype: Any = None,
     capacity: int | None = None,
     chunk: int | None = None,
@@ -77,6 +79,8 @@ def solve_dmft(
         rank_tol: energy of a new direction, relative to the field's, below which it is not followed. Default 1e-7 (float32: 1e-5).
         two_time: False drops the kernels of φ(h^L) and g¹ between different times. They are the only ones that cost anything: fields
             at all times (8 R S T P bytes each, up to 1 GiB in all and T P ≤ 1024), beyond that a basis each (8 S r bytes).
+        snapshots: times at which the fields of all samples are kept, 2 L R S P numbers each: `solution.snapshots[t].h[l]`. The exact
+            method has no samples, so that "auto" then samples linear units too.
         dtype: "float64" or "float32"; by default float32 on a GPU, elsewhere float64 where JAX has it enabled.
         capacity: directions to set room aside for at first; it doubles when needed (and compiles again).
         chunk: steps between returns to Python (for progress); the result does not depend on it.
@@ -112,14 +116,18 @@ def solve_dmft(
     kind = real_type(dtype)
     tolerance = _rank_tolerance(rank_tol, kind)
     innovations = Innovations(samples, seed, 0, sampling)
-    if method == "exact" or (method == "auto" and p.steps * p.P <= EXACT_LIMIT and _closes_on_covariances(rule, net, bound)):
+    times = times_of(snapshots, p.steps)
+    if times and method == "exact":
+        raise ValueError(f"snapshots={times} of method='exact': it has no samples, its fields are Gaussian; give method='sampling'")
+    if method == "exact" or (method == "auto" and not times and p.steps * p.P <= EXACT_LIMIT and _closes_on_covariances(rule, net, bound)):
         return _exact(p, rule, net, bound, parameters, responses, throw)
     settings = {
         "method": "sampling", "samples": samples, "replicas": replicas, "seed": seed, "sampling": sampling, "tol": tol,
         "rank_tol": tolerance, "dtype": str(kind), "responses": responses,
+        **({"snapshots": list(times)} if times else {}),
     }  # fmt: skip
     layout = Layout.of(p, bound, responses)
-    plan = Plan(p, bound, values, layout, kind, tolerance, "equal times", capacity, chunk, devices)
+    plan = Plan(p, bound, values, layout, kind, tolerance, "equal times", capacity, chunk, devices, times)
     Placement.of(devices, samples)  # refuses what does not fit before anything is computed
     decisive = {**settings, "two_time": two_time, "max_samples": max_samples, "capacity": capacity}
     keeper = open_checkpoint(checkpoint, every, p, bound, values, decisive)
@@ -303,6 +311,8 @@ def solution_of(
     )  # fmt: skip
     if solution.status != "ok":
         solution = _with_status(solution, solution.status)
+    if times := tuple(settings.get("snapshots", ())):
+        solution = replace(solution, snapshots=collect(times, [h["snapshots"] for h in histories]))
     return raise_failure(solution) if throw else solution
 
 

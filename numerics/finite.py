@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from .errors import positive_integer
 from .order_parameters import DenseKernel, Layers, mean_and_error
 from .problem import Problem
 from .progress import Progress
+from .snapshots import collect, empty_snapshots, put, taken, times_of
 from .solution import Solution, assemble
 from .training import Probe, Scales, State, step, with_feedback
 
@@ -36,6 +38,7 @@ def train_finite(
     *,
     parameters: Mapping[str, float] | None = None,
     two_time: bool | None = None,
+    snapshots: Iterable[int] = (),
     dtype: Any = None,
     throw: bool = True,
     progress: bool = False,
@@ -50,6 +53,7 @@ def train_finite(
         seed: of all random numbers.
         parameters: values of symbolic parameters, by name.
         two_time: whether kernels between different times are recorded, (T P)² numbers each; by default if that is at most 2000².
+        snapshots: times at which the fields of all neurons are kept: `solution.snapshots[t].h[l]`.
         dtype: "float64" or "float32".
         throw: raise when training diverges.
         progress: show a bar.
@@ -67,6 +71,7 @@ def train_finite(
     seeds = positive_integer("seeds", seeds, "a number of networks")
     bound, values = dynamics(rule, net, parameters)
     kind = real_type(dtype)
+    times = times_of(snapshots, p.steps)
     history = (p.steps * p.P) ** 2 <= TWO_TIME_LIMIT if two_time is None else bool(two_time)
     number = lambda value: jnp.asarray(value, kind)
     scales = Scales(jnp.asarray(p.y, kind), number(p.gamma0), number(p.eta), {name: number(v) for name, v in values.items()})
@@ -78,11 +83,14 @@ def train_finite(
     with Progress(progress, f"{bound.name}, N = {width}", seeds) as bar:
         for first in range(0, seeds, batch):
             some = keys[first : first + batch]
-            record = _train(draw(some, p.D, bound, width, kind), inputs, tests, scales, bound, p.steps, history)
+            record = _train(draw(some, p.D, bound, width, kind), inputs, tests, scales, bound, p.steps, history, times)
             records.append(jax.tree.map(np.asarray, record))
             bar.advance(len(some))
     settings = {"width": width, "seeds": seeds, "seed": seed, "dtype": str(kind)}
-    return _solution(p, bound, values, records, settings, throw)
+    solution = _solution(p, bound, values, records, settings, throw)
+    pick = lambda record, k: jax.tree.map(lambda leaf: leaf[k], record["snapshots"])
+    replicas = [pick(record, k) for record in records for k in range(len(record["f"]))]
+    return replace(solution, snapshots=collect(times, replicas))
 
 
 def _batch(p: Problem, rule: Dynamics, width: int, history: bool, kind, seeds: int) -> int:
@@ -157,21 +165,26 @@ def initialise(drawn: dict[str, list[Any]], inputs, tests, rule: Dynamics) -> tu
     return state, None if tests is None else Probe((tests,), tuple(() for _ in range(L)), see(tests))
 
 
-@partial(jax.jit, static_argnames=("rule", "steps", "history"))
-def _train(drawn, inputs, tests, scales: Scales, rule: Dynamics, steps: int, history: bool):
-    """Outputs and kernels of a batch of networks, over all times."""
+@partial(jax.jit, static_argnames=("rule", "steps", "history", "times"))
+def _train(drawn, inputs, tests, scales: Scales, rule: Dynamics, steps: int, history: bool, times: tuple[int, ...]):
+    """Outputs and kernels of a batch of networks, over all times, and fields at some."""
 
     def one(arrays):
         state, probe = initialise(arrays, inputs, tests, rule)
         state = with_feedback(state, rule, scales)
 
-        def body(state, _):
-            state, now = step(state, rule, scales, probe)
+        def body(carried, t):
+            before, kept_fields = carried
+            state, now = step(before, rule, scales, probe)
+            kept_fields = jax.tree.map(lambda kept, new: put(kept, new, times, t), kept_fields, taken(before, now))
             kept = {"a": now.a, "g": now.g, **({} if rule.gradient else {"g_tilde": now.g_tilde})}
             equal = {name: [_gram(x[None], y[None])[0, :, 0] for x, y in zip(*pair, strict=True)] for name, pair in _pairs(kept)}
-            return state, ({"f": now.f, "f_test": now.f_test, "equal": equal}, kept if history else None)
+            return (state, kept_fields), ({"f": now.f, "f_test": now.f_test, "equal": equal}, kept if history else None)
 
-        _, (record, fields) = jax.lax.scan(body, state, None, length=steps)
+        width = arrays["readout"][0].shape[1]
+        empty = empty_snapshots(rule, len(times), inputs.shape[0], width, inputs.dtype)
+        (_, kept_fields), (record, fields) = jax.lax.scan(body, (state, empty), jnp.arange(steps))
+        record["snapshots"] = kept_fields
         if history:
             record["whole"] = {name: [_gram(x, y) for x, y in zip(*pair, strict=True)] for name, pair in _pairs(fields)}
         return record

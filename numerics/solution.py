@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any
@@ -13,6 +14,7 @@ from .dynamics import Dynamics
 from .errors import SolveFailed
 from .order_parameters import ConstantKernel, Layers, mean_and_error
 from .problem import Problem
+from .snapshots import Snapshot
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -31,6 +33,7 @@ class Solution:
         cka: centred kernel alignment of Φ^ℓ(t, t) and y yᵀ; `kta` is the same without centring.
         stats: rank, dropped energy, settings: what the solver reports about itself.
         status: "ok", "non-finite" or "diverged".
+        snapshots: fields of all samples or neurons, by time, where the solver was asked for them.
 
     Shapes:
         f (T, P), f_test (T, P_test), loss (T,), entk (T, P, P), alignment, cka, kta (L, T).
@@ -66,6 +69,7 @@ class Solution:
     settings: dict[str, Any] = field(default_factory=dict)
     stats: dict[str, Any] = field(default_factory=dict)
     status: str = "ok"
+    snapshots: Mapping[int, Snapshot] = field(default_factory=dict)
 
     @property
     def t(self) -> Int[np.ndarray, "T"]:

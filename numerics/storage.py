@@ -18,6 +18,7 @@ import numpy as np
 
 from .order_parameters import KINDS, Layers
 from .problem import Problem
+from .snapshots import Snapshot
 from .solution import Solution
 
 FORMAT = "lazyrich solution"
@@ -28,6 +29,7 @@ ARRAYS = (
     "f", "f_se", "loss", "loss_se", "f_test", "f_test_se", "test_loss", "test_loss_se", "entk", "entk_se",
     "alignment", "alignment_se", "cka", "cka_se", "kta", "kta_se",
 )  # fmt: skip
+FIELDS = ("h", "z", "m")
 TEXTS = ("rule", "solver", "source", "parameters", "settings", "stats", "status")
 
 
@@ -58,7 +60,9 @@ def save(solution: Solution, path: str | PathLike[str]) -> None:
         kinds[name] = [layers.first, [type(kernel).__name__ for kernel in layers]]
         for l, kernel in layers.items():
             arrays |= {f"kernel/{name}/{l}/{part}": array for part, array in kernel.arrays().items()}
-    header = {"format": FORMAT, "version": VERSION, "versions": versions(), "kernels": kinds}
+    for t, snapshot in solution.snapshots.items():
+        arrays |= {f"snapshot/{t}/{name}/{l}": array for name in FIELDS for l, array in getattr(snapshot, name).items()}
+    header = {"format": FORMAT, "version": VERSION, "versions": versions(), "kernels": kinds, "snapshots": list(solution.snapshots)}
     header |= {name: getattr(solution, name) for name in TEXTS}
     write(path, header, arrays)
 
@@ -145,7 +149,10 @@ def _rebuild(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Solution:
     optional = {"f_test", "f_test_se", "test_loss", "test_loss_se"}
     records: dict[str, Any] = {name: arrays.get(f"solution/{name}") if name in optional else arrays[f"solution/{name}"] for name in ARRAYS}
     texts: dict[str, Any] = {name: header[name] for name in TEXTS}
-    return Solution(problem_of(arrays), **records, **layers, **texts)
+    by_layer = lambda prefix: {int(l): array for l, array in under(prefix).items()}
+    # files of earlier versions have none
+    snapshots = {t: Snapshot(**{name: by_layer(f"snapshot/{t}/{name}/") for name in FIELDS}) for t in header.get("snapshots", [])}
+    return Solution(problem=problem_of(arrays), snapshots=snapshots, **records, **layers, **texts)
 
 
 def problem_of(arrays: Mapping[str, np.ndarray]) -> Problem:

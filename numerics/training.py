@@ -63,6 +63,7 @@ class Fields(NamedTuple):
 
     Attributes:
         h, a: preactivations and what the next layer receives.
+        z: back-propagated fields, g = slope · z.
         g, g_tilde: gradient and pseudo-gradient fields.
         f, Delta: centred outputs and errors.
         f_test: outputs at the probed inputs, not centred; None without any.
@@ -70,6 +71,7 @@ class Fields(NamedTuple):
 
     h: tuple[Float[Array, "P N"], ...]
     a: tuple[Float[Array, "P N"], ...]
+    z: tuple[Float[Array, "#P N"], ...]
     g: tuple[Float[Array, "P N"], ...]
     g_tilde: tuple[Float[Array, "P N"], ...]
     f: Float[Array, "P"]
@@ -110,9 +112,9 @@ def step(state: State, rule: Dynamics, scales: Scales, probe: Probe | None = Non
     state, h, a = forward(state, rule, scales)
     state, f, Delta = output(state, a, rule, scales)
     f_test = None if probe is None else predict(state, probe, rule, scales)
-    state, g, g_tilde = backward(state, h, a, Delta, rule, scales)
+    state, z, g, g_tilde = backward(state, h, a, Delta, rule, scales)
     top = scales.gamma0 * (f - state.readout_bias + state.f0)  # σ_w w·a^L/N
-    return learn(state, h, a, g_tilde, top, Delta, rule, scales), Fields(h, a, g, g_tilde, f, Delta, f_test)
+    return learn(state, h, a, g_tilde, top, Delta, rule, scales), Fields(h, a, z, g, g_tilde, f, Delta, f_test)
 
 
 def with_feedback(state: State, rule: Dynamics, scales: Scales) -> State:
@@ -168,10 +170,11 @@ def predict(state: State, probe: Probe, rule: Dynamics, scales: Scales) -> Float
 
 
 def backward(state: State, h, a, Delta: Float[Array, "P"], rule: Dynamics, scales: Scales):
-    """g^ℓ = slope · σ_w W^ℓ(t)ᵀ g^{ℓ+1} and g̃^ℓ from the rule's own feedback path, ℓ = L…1."""
+    """z^ℓ = σ_w W^ℓ(t)ᵀ g^{ℓ+1}, g^ℓ = slope · z^ℓ and g̃^ℓ from the rule's own feedback path, ℓ = L…1."""
     sigma_w, _ = rule.module.scales(**scales.parameters)
     coefficients = rule.module.path(**scales.parameters)
     matrices, depth = list(state.matrices), rule.depth
+    z: list[Any] = [None] * depth
     g: list[Any] = [None] * (depth + 1)
     g_tilde: list[Any] = [None] * (depth + 1)
     for l in reversed(range(depth)):
@@ -182,14 +185,15 @@ def backward(state: State, h, a, Delta: Float[Array, "P"], rule: Dynamics, scale
             above = h[l + 1] if rule.reconstructs else None
         matrices[l + 1], carried = matrices[l + 1].transpose(g[l + 1], g_tilde[l + 1], outer, above)
         slope = rule.module.slope(h[l], gate(state, l), **scales.parameters)
-        g[l] = slope * (sigma_w * carried.true)
+        z[l] = sigma_w * carried.true
+        g[l] = slope * z[l]
         g_tilde[l] = g[l]
         if not rule.gradient:
-            z = _feedback_field(rule, l, coefficients[l], sigma_w, carried, state.direct[l], h[l])
-            own = rule.module.pseudo_gradient(h[l], z, gate(state, l), Delta[:, None], **scales.parameters)
+            fed_back = _feedback_field(rule, l, coefficients[l], sigma_w, carried, state.direct[l], h[l])
+            own = rule.module.pseudo_gradient(h[l], fed_back, gate(state, l), Delta[:, None], **scales.parameters)
             g_tilde[l] = jnp.broadcast_to(own, h[l].shape)
     matrices[0], _ = matrices[0].transpose(g[0], g_tilde[0])
-    return replace(state, matrices=tuple(matrices)), tuple(g[:-1]), tuple(g_tilde[:-1])
+    return replace(state, matrices=tuple(matrices)), tuple(z), tuple(g[:-1]), tuple(g_tilde[:-1])
 
 
 def _feedback_field(rule: Dynamics, l: int, coefficients, sigma_w, carried, direct, like):

@@ -1,0 +1,76 @@
+"""Fields of all neurons (single-site samples) at chosen times: what marginal densities are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from .dynamics import Dynamics
+from .training import Fields, State
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """Fields of every layer at one time, before the update, by layer 1…L.
+
+    Attributes:
+        h: preactivations h^ℓ.
+        z: back-propagated fields z^ℓ, before the slope: g^ℓ = slope · z^ℓ.
+        m: gates m^ℓ; empty in a network without gates.
+
+    Shapes:
+        Each (R, P, N): replicas or seeds, training examples, samples or neurons. z of the last layer, the readout weights, is the same
+        for all examples.
+    """
+
+    h: Mapping[int, Float[np.ndarray, "R P N"]]
+    z: Mapping[int, Float[np.ndarray, "R P N"]]
+    m: Mapping[int, Float[np.ndarray, "R P N"]]
+
+    def __repr__(self) -> str:
+        R, P, N = self.h[1].shape
+        gates = ", m" if self.m else ""
+        return f"Snapshot(h, z{gates} of layers 1…{len(self.h)}: {R} replicas, {P} examples, {N} sites)"
+
+
+def times_of(snapshots: Iterable[int], steps: int) -> tuple[int, ...]:
+    """Times in order, each once, none negative.
+
+    Raises:
+        ValueError: one is not an integer or was not recorded.
+    """
+    found = set()
+    for t in snapshots:
+        if isinstance(t, bool) or not isinstance(t, int | np.integer) or not -steps <= t < steps:
+            raise ValueError(f"snapshots has {t!r}, which is no recorded time: give integers from 0 to {steps - 1} (or negative, from the end)")
+        found.add(int(t) % steps)
+    return tuple(sorted(found))
+
+
+def taken(state: State, fields: Fields) -> dict[str, tuple[Array, ...]]:
+    """What a snapshot keeps, by name and layer."""
+    return {"h": fields.h, "z": tuple(jnp.broadcast_to(z, h.shape) for z, h in zip(fields.z, fields.h, strict=True)), "m": state.gates}
+
+
+def empty_snapshots(rule: Dynamics, count: int, P: int, N: int, kind: Any) -> dict[str, tuple[Array, ...]]:
+    """Room for `count` times, in the shape of `taken`."""
+    room = lambda: tuple(jnp.zeros((count, P, N), kind) for _ in range(rule.depth))
+    return {"h": room(), "z": room(), "m": room() if rule.gated else ()}
+
+
+def put(kept: Float[Array, "K P N"], now: Float[Array, "P N"], times: tuple[int, ...], t: Int[Array, ""]) -> Float[Array, "K P N"]:
+    """`now` at its place among the times, if t is one of them."""
+    return jnp.where((jnp.asarray(times) == t)[:, None, None], now.astype(kept.dtype), kept)
+
+
+def collect(times: tuple[int, ...], replicas: list[dict[str, Any]]) -> Mapping[int, Snapshot]:
+    """Snapshots by time, from what each replica kept: (K, P, N) arrays by name and layer."""
+    stacked = {name: [np.stack(each) for each in zip(*(kept[name] for kept in replicas), strict=True)] for name in ("h", "z", "m")}
+    at = lambda k: {name: MappingProxyType({l: array[:, k] for l, array in enumerate(layers, 1)}) for name, layers in stacked.items()}
+    return MappingProxyType({t: Snapshot(**at(k)) for k, t in enumerate(times)})
