@@ -15,6 +15,9 @@ x = sp.Symbol("x", real=True)
 
 # Single-site fields in which a rule is written: preactivation, feedback field, gate, error signal.
 h, z, m, Delta = sp.symbols("h z m Delta", real=True)
+# Output and target of one example, and the normalisation log Σ_c exp f_c of its outputs, in which a loss is written.
+f, y = sp.symbols("f y", real=True)
+log_Z = sp.Symbol("log_Z", real=True)
 # The pseudo-gradient of the layer above, for feedback weights that learn from it.
 g_tilde = sp.Symbol("g_tilde", real=True)
 # What the feedback weights, used forward, make of the layer below: Bᵀφ/√N, for weights that learn from it.
@@ -93,6 +96,8 @@ def latex_name(symbol: sp.Symbol) -> str:
     if symbol.name == "Delta":
         return r"\Delta"
     base, _, pair = symbol.name.rpartition("_")
+    if symbol.name == "log_Z":
+        return r"\log Z"
     if symbol.name == "g_tilde":
         return r"\tilde g"
     if symbol.name == "K_eNTK":

@@ -27,7 +27,7 @@ from .progress import Progress
 from .sampling import Innovations
 from .sharding import Placement
 from .snapshots import empty_snapshots, put, taken
-from .training import Probe, Scales, State, step, with_feedback
+from .training import Probe, Scales, State, prepared, step
 
 # Directions for which innovations are supplied at a time.
 PORTION = 64
@@ -148,9 +148,8 @@ def _begin(plan: Plan, innovations: Innovations, room: Room):
     """State, history, scales and test points at t = 0."""
     p = plan.problem
     state, probe = start(p, plan.rule, innovations, plan.layout, room, plan.kind, plan.rank_tol)
-    number = lambda value: jnp.asarray(value, plan.kind)
-    scales = Scales(jnp.asarray(p.y, plan.kind), number(p.gamma0), number(p.eta), {name: number(v) for name, v in plan.values.items()})
-    return with_feedback(state, plan.rule, scales), _history(plan, innovations.samples, room), scales, probe
+    scales = Scales.of(p, plan.values, plan.kind)
+    return prepared(state, plan.rule, scales), _history(plan, innovations.samples, room), scales, probe
 
 
 def _supplied(plan: Plan, state: State, innovations: Innovations, room: Room, supplied: int, seconds: Seconds) -> tuple[State, int]:

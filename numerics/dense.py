@@ -36,6 +36,19 @@ class DenseInput:
         """No feedback comes down to the inputs."""
         return self
 
+    @property
+    def trained(self) -> Any:
+        """The weights."""
+        return self.W
+
+    def with_trained(self, values: Any) -> DenseInput:
+        """Other values of these."""
+        return replace(self, W=values)
+
+    def decaying(self) -> DenseInput:
+        """All entries decay: nothing else to keep."""
+        return self
+
     def learn(self, rates: Float[Array, "P"], g_tilde: Float[Array, "P N"], v: None = None) -> DenseInput:
         """W += Σ_ν rates_ν g̃_ν x_νᵀ/√D."""
         return replace(self, W=self.W + _product(g_tilde.T * rates, self.inputs) / jnp.sqrt(self.inputs.shape[1]))
@@ -91,6 +104,19 @@ class DenseMatrix:
             B = B - rates.null * _product(above.T, _product(above, self.B) / jnp.sqrt(v.shape[1])) / scale
         return replace(self, B=B)
 
+    @property
+    def trained(self) -> Any:
+        """The weights."""
+        return self.W
+
+    def with_trained(self, values: Any) -> DenseMatrix:
+        """Other values of these."""
+        return replace(self, W=values)
+
+    def decaying(self) -> DenseMatrix:
+        """All entries decay: nothing else to keep."""
+        return self
+
     def learn(self, rates: Float[Array, "P"], g_tilde: Float[Array, "P N"], v: Float[Array, "P N"]) -> DenseMatrix:
         """W += Σ_ν rates_ν g̃_ν v_νᵀ/√N."""
         return replace(self, W=self.W + _product(g_tilde.T * rates, v) / jnp.sqrt(v.shape[1]))
@@ -136,6 +162,19 @@ class DenseReadout:
         b = rates.update(self.b, before.w, self.w)
         b = b if above is None else b - rates.null * jnp.mean(above**2) * self.b
         return replace(self, b=b if outer is None else b + _product(outer[None], v) / v.shape[0])
+
+    @property
+    def trained(self) -> Any:
+        """The weights."""
+        return self.w
+
+    def with_trained(self, values: Any) -> DenseReadout:
+        """Other values of these."""
+        return replace(self, w=values)
+
+    def decaying(self) -> DenseReadout:
+        """All entries decay: nothing else to keep."""
+        return self
 
     def learn(self, rates: Float[Array, "P"], g_tilde: None, v: Float[Array, "P N"]) -> DenseReadout:
         """w += Σ_ν rates_ν v_ν."""

@@ -70,8 +70,8 @@ def solve_dmft(
         replicas: independent repetitions; every standard error is taken over them (NaN for one replica).
         seed: of all random numbers.
         parameters: values of symbolic parameters of rule and network, by name.
-        method: "exact" (linear units and rules only; no samples, double precision), "sampling", or "auto": exact where that applies
-            and T P is at most 1000. `settings["method"]` tells which it was.
+        method: "exact" (linear units and rules without weight decay; no samples, double precision), "sampling", or "auto": exact where
+            that applies and T P is at most 1000. `settings["method"]` tells which it was.
         sampling: "sobol", "moments" or "plain".
         tol: wanted standard error of the loss, relative to the loss at t = 0, at all times: the number of samples is doubled until it
             is met. `stats["status"]` tells whether it was.
@@ -119,7 +119,8 @@ def solve_dmft(
     times = times_of(snapshots, p.steps)
     if times and method == "exact":
         raise ValueError(f"snapshots={times} of method='exact': it has no samples, its fields are Gaussian; give method='sampling'")
-    if method == "exact" or (method == "auto" and not times and p.steps * p.P <= EXACT_LIMIT and _closes_on_covariances(rule, net, bound)):
+    applies = not times and not p.weight_decay and p.steps * p.P <= EXACT_LIMIT
+    if method == "exact" or (method == "auto" and applies and _closes_on_covariances(rule, net, bound)):
         return _exact(p, rule, net, bound, parameters, responses, throw)
     settings = {
         "method": "sampling", "samples": samples, "replicas": replicas, "seed": seed, "sampling": sampling, "tol": tol,

@@ -20,7 +20,7 @@ from .problem import Problem
 from .progress import Progress
 from .snapshots import collect, empty_snapshots, put, taken, times_of
 from .solution import Solution, assemble
-from .training import Probe, Scales, State, step, with_feedback
+from .training import Probe, Scales, State, prepared, step
 
 # Order parameters between all times are kept up to this many entries a kernel, by default.
 TWO_TIME_LIMIT = 2_000**2
@@ -73,8 +73,7 @@ def train_finite(
     kind = real_type(dtype)
     times = times_of(snapshots, p.steps)
     history = (p.steps * p.P) ** 2 <= TWO_TIME_LIMIT if two_time is None else bool(two_time)
-    number = lambda value: jnp.asarray(value, kind)
-    scales = Scales(jnp.asarray(p.y, kind), number(p.gamma0), number(p.eta), {name: number(v) for name, v in values.items()})
+    scales = Scales.of(p, values, kind)
     inputs = jnp.asarray(p.X, kind)
     tests = None if p.X_test is None else jnp.asarray(p.X_test, kind)
     keys = jax.random.split(jax.random.key(seed), seeds)
@@ -171,7 +170,7 @@ def _train(drawn, inputs, tests, scales: Scales, rule: Dynamics, steps: int, his
 
     def one(arrays):
         state, probe = initialise(arrays, inputs, tests, rule)
-        state = with_feedback(state, rule, scales)
+        state = prepared(state, rule, scales)
 
         def body(carried, t):
             before, kept_fields = carried

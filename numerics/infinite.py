@@ -170,7 +170,15 @@ def grow(state: State, room: Room) -> State:
     if first.span is not None:
         first = replace(first, span=first.span.padded(room.backward))
         readout = replace(readout, basis=readout.basis.padded(room.forward), a=pad(readout.a, columns=room.forward))
-    return replace(state, matrices=(first, *(matrix.padded(*room) for matrix in hidden), readout))
+    return replace(state, matrices=(first, *(matrix.padded(*room) for matrix in hidden), readout), velocity=_padded(state.velocity, room))
+
+
+def _padded(velocity, room: Room):
+    """The velocity of hidden matrices, which is one of their coefficients, with the same room."""
+    if velocity is None:
+        return None
+    (first, *hidden, readout), *others = velocity
+    return ((first, *((pad(D, *room), scale) for D, scale in hidden), readout), *others)
 
 
 def _wanted(rule: Dynamics, l: int) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ def solve_lazy(
     parameters: Mapping[str, float] | None = None,
     throw: bool = True,
 ) -> Solution:
-    """Solve the lazy limit with the rule's derived kernel: f(t+1) = f(t) + (η/P) K (y − f(t)).
+    """Solve the lazy limit with the rule's derived kernel: f ← f + v, v ← β v + (η/P) K (ω Δ), Δ = −∂loss/∂f (y − f for the squared loss).
 
     Args:
         p: the problem; γ0 is not used, it is zero here.
@@ -42,11 +42,16 @@ def solve_lazy(
         the error signal.
 
     Raises:
-        ValueError: a symbolic parameter without a value.
+        ValueError: a symbolic parameter without a value, or a problem with weight decay.
         SolveFailed: η is beyond the stability limit (unless `throw=False`).
 
     Source: Jacot et al. 2018; THEORY section 3.
     """
+    if p.weight_decay:
+        raise ValueError(
+            f"weight_decay={p.weight_decay:g}: shrinking weights change the kernel also where no feature is learned, so that there is no fixed "
+            "kernel to train with; use solve_dmft at small gamma0"
+        )
     bound, values = dynamics(rule, net, parameters)
     lazy = rule.lazy_kernel(net)
     kernel = jaxify(lazy)
@@ -108,10 +113,15 @@ def _train(p: Problem, K: np.ndarray, K_test: np.ndarray | None) -> tuple[np.nda
     """Outputs on train and test inputs at all times, from zero; kernels at every step, or one for all."""
     f = np.zeros((p.steps, p.P))
     f_test = None if K_test is None else np.zeros((p.steps, K_test.shape[1]))
+    shares = np.ones((1, p.P)) if p.shares is None else p.shares
+    velocity = np.zeros(p.P)
+    test_velocity = np.zeros(0 if f_test is None else f_test.shape[1])
     for t in range(p.steps - 1):
-        Delta = p.y - f[t]
+        driven = p.eta / p.P * shares[t % len(shares)] * np.asarray(p.objective.error(f[t], p.y))
         now = min(t, len(K) - 1)
-        f[t + 1] = f[t] + p.eta / p.P * K[now] @ Delta
+        velocity = p.momentum * velocity + K[now] @ driven
+        f[t + 1] = f[t] + velocity
         if f_test is not None and K_test is not None:
-            f_test[t + 1] = f_test[t] + p.eta / p.P * K_test[now] @ Delta
+            test_velocity = p.momentum * test_velocity + K_test[now] @ driven
+            f_test[t + 1] = f_test[t] + test_velocity
     return f, f_test

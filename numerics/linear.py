@@ -40,11 +40,16 @@ def solve_linear(
         The same record as `solve_dmft`; standard errors are zero.
 
     Raises:
-        ValueError: units or rule are not linear, or a symbolic parameter has no value.
+        ValueError: units or rule are not linear, a symbolic parameter has no value, or the problem has weight decay.
         SolveFailed: training diverged (unless `throw=False`).
 
     Source: Bordelon & Pehlevan 2022, 2023, deep linear networks; THEORY sections 4 and 5.
     """
+    if p.weight_decay:
+        raise ValueError(
+            f"weight_decay={p.weight_decay:g}: the exact equations of linear units are those of matrices that keep their random part; "
+            "give solve_dmft(..., method='sampling')"
+        )
     module = jaxify(rule.dmft_equations(net).linear())
     values = settle(module.NAME, module.PARAMETERS, parameters)
     bound, _ = dynamics(rule, net, parameters)
@@ -117,6 +122,10 @@ class _March:
         self.p, self.module, self.values, self.responses = p, module, values, responses
         self.P, self.n = p.P, p.steps * p.P
         self.c0 = p.eta * p.gamma0 / p.P
+        # k(t, s) = 1 + β + … + β^{t−1−s}: momentum repeats an update; entry n belongs to t − s = n
+        self.memory = np.concatenate([[0.0], np.cumsum(p.momentum ** np.arange(p.steps))])
+        shares = np.ones((1, p.P)) if p.shares is None else p.shares
+        self.shares = shares[np.arange(p.steps) % len(shares)].ravel()
         self.weight, self.bias = (float(scale) ** 2 for scale in module.scales(**values))
         self.slope = float(module.forward_slope(**values))
         self.path = [dict(zip(("transported", "initial", "independent", "direct"), row, strict=True)) for row in module.path(**values)]
@@ -163,7 +172,7 @@ class _March:
     def _collected(self, layer: _Layer, Phi: np.ndarray, A: Any, past: int) -> Rows:
         """C(t, ·) times the rows of g̃: h(t) without its own u."""
         A = A if self.responses else 0.0
-        C = self.module.forward_coupling(A, Phi[:, :past], self.Delta[:past], self.c0, **self.values)
+        C = self.module.forward_coupling(A, Phi[:, :past], self._signal(past, past), self.c0, **self.values)
         return {a: C @ rows[:past] for a, rows in layer.g_tilde.items()}
 
     def _reaction(self, layer: _Layer, rows: Rows, past: int) -> np.ndarray | float:
@@ -199,7 +208,8 @@ class _March:
         layer = self.layers[l]
         self._backward_covariances(layer, above, now)
         B = above["B"] if self.responses else 0.0
-        E_r = self.module.gradient_coupling(B, _before(above["G_tilde"], now), self._signal(now), self.c0, **self.values)
+        learned = self._signal(now.start, now.stop)
+        E_r = self.module.gradient_coupling(B, _before(above["G_tilde"], now), learned, self.c0, **self.values)
         z = {a: np.zeros((self.P, self.n)) for a in layer.backward}
         for a, rows in layer.h.items():
             z[a] += self.slope * (E_r @ rows[: now.stop])
@@ -218,17 +228,20 @@ class _March:
             layer.covariance["r", "zeta"][now, : now.stop] = self.weight * above["G_tilde"]
             layer.covariance["r", "zeta"][: now.stop, now] = self.weight * above["G_tilde_T"].T
 
-    def _signal(self, now: slice) -> np.ndarray:
-        """Δ(s), s ≤ t; the present one is not known yet and meets zeros only."""
-        return self.Delta[: now.stop]
+    def _signal(self, start: int, end: int) -> np.ndarray:
+        """k(t, s) ω(s) Δ(s), as it acts at time t, whose entries begin at `start`; the present one is not known yet and meets zeros only."""
+        if not self.p.momentum and self.p.batches is None:
+            return self.Delta[:end]
+        steps = start // self.P - np.arange(end) // self.P
+        return self.memory[steps] * self.shares[:end] * self.Delta[:end]
 
     def _output(self, z: Rows, probe: tuple[Rows, np.ndarray] | None, now: slice, t: int) -> None:
-        """f(t) = ⟨z F⟩/γ0 at the last layer, Δ(t) = y − f(t)."""
+        """f(t) = ⟨z F⟩/γ0 at the last layer, Δ(t) = −∂loss/∂f."""
         layer, p = self.layers[-1], self.p
-        shift = self.bias * p.eta / p.P * float(np.sum(self.Delta[: now.start]))
+        shift = self.bias * p.eta / p.P * float(np.sum(self._signal(now.start, now.start)))
         new = {a: rows[now] for a, rows in layer.h.items()}
         self.f[t] = self.slope * np.diag(layer.moments(z, new, now.stop)) / p.gamma0 + shift
-        self.Delta[now] = p.y - self.f[t]
+        self.Delta[now] = p.objective.error(self.f[t], p.y)
         if probe is not None and self.f_test is not None:
             rows, own = probe
             readout = {a: entry[:1] for a, entry in z.items()}  # w(t), the same on every example
@@ -269,7 +282,8 @@ class _March:
         layer, module = self.layers[l], self.module
         alpha, beta = (np.broadcast_to(v, (self.P,))[:, None] for v in module.pseudo_gradient_slopes(self.Delta[now], **self.values))
         B_tilde = above["B_tilde"] if self.responses else np.zeros_like(above["B_tilde"])
-        E = module.feedback_coupling(B_tilde, _before(above["H"], now), self._signal(now), self.c0, **self.path[l], **self.values)
+        learned = self._signal(now.start, now.stop)
+        E = module.feedback_coupling(B_tilde, _before(above["H"], now), learned, self.c0, **self.path[l], **self.values)
         E = np.broadcast_to(E, B_tilde.shape)
         for a, rows in layer.h.items():
             layer.g_tilde[a][now] = alpha * rows[now] + beta * self.slope * (E @ rows[: now.stop])

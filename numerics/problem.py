@@ -1,7 +1,8 @@
-"""What is to be learned, and how fast: data, targets, γ0, η and the number of steps."""
+"""What is to be learned, and how: data, targets, loss, γ0, η, momentum, weight decay, mini-batches and the number of steps."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +10,14 @@ import numpy as np
 from jaxtyping import Float
 
 from .errors import positive_integer
+from .objective import LossOfTargets, Objective
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A regression problem for full-batch training, loss (1/P) Σ_μ ½(y_μ − f_μ)².
+    """What to train on and how: by default regression by full-batch steps on the loss (1/P) Σ_μ ½(y_μ − f_μ)².
+
+    With Δ = −∂loss/∂f every weight θ moves by θ ← θ + v, v ← β v + u − ηλ θ, u being the rule's update, averaged over the batch.
 
     Args:
         X: inputs, one example a row.
@@ -22,6 +26,10 @@ class Problem:
         eta: η > 0, the learning rate.
         steps: T ≥ 1, the number of recorded times; entry t is the state before the t-th update.
         X_test, y_test: examples that are predicted and never trained on.
+        loss: "squared", "logistic" (y = ±1), or a `derive.Loss` of one's own. `problem.loss(f)` evaluates it.
+        momentum: β, 0 ≤ β < 1 (heavy ball).
+        weight_decay: λ ≥ 0: every weight and bias that is trained shrinks by ηλ a step; frozen feedback and gates do not.
+        batches: indices of the examples of each step, in the order in which steps use them, repeated; None for all examples at every step.
 
     Shapes:
         X (P, D), y (P,), X_test (P_test, D), y_test (P_test,).
@@ -42,6 +50,10 @@ class Problem:
     steps: int = 200
     X_test: Float[np.ndarray, "P_test D"] | None = None
     y_test: Float[np.ndarray, "P_test"] | None = None
+    loss: Any = "squared"
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    batches: Sequence[Sequence[int]] | None = None
 
     def __post_init__(self) -> None:
         put = lambda name, value: object.__setattr__(self, name, value)
@@ -61,6 +73,11 @@ class Problem:
             if self.X_test is None:
                 raise ValueError("y_test is given without X_test: give the inputs that these targets belong to")
             put("y_test", _targets("y_test", self.y_test, "X_test", len(self.X_test)))
+        put("loss", LossOfTargets(Objective.of(self.loss), self.y))
+        put("momentum", _rate("momentum", self.momentum, 1.0, "each step keeps this share of the last one"))
+        limit = 1.0 / self.eta
+        put("weight_decay", _rate("weight_decay", self.weight_decay, limit, f"weights lose the share eta·weight_decay a step, eta={self.eta:g}"))
+        put("batches", None if self.batches is None else _batches(self.batches, self.P))
 
     @property
     def P(self) -> int:
@@ -77,24 +94,57 @@ class Problem:
         """The input kernel K^x = X Xᵀ/D."""
         return self.X @ self.X.T / self.D
 
-    def loss(self, f: Float[np.ndarray, "*batch P"]) -> Float[np.ndarray, "*batch"]:
-        """(1/P) Σ_μ ½(y_μ − f_μ)² over the last axis."""
-        return 0.5 * np.mean((self.y - f) ** 2, axis=-1)
+    @property
+    def objective(self) -> Objective:
+        """The loss as functions of outputs and targets."""
+        return self.loss.objective
+
+    @property
+    def plain(self) -> bool:
+        """Whether every step is a full-batch gradient step on the squared loss, without momentum or decay."""
+        return not self.momentum and not self.weight_decay and self.batches is None and self.objective == Objective.of("squared")
+
+    @property
+    def shares(self) -> Float[np.ndarray, "n P"] | None:
+        """ω_μ of every batch: P/|batch| for its examples, 0 for others; None for full batches."""
+        if self.batches is None:
+            return None
+        found = np.zeros((len(self.batches), self.P))
+        for row, batch in zip(found, self.batches, strict=True):
+            row[list(batch)] = self.P / len(batch)
+        return found
 
     def test_loss(self, f_test: Float[np.ndarray, "*batch P_test"]) -> Float[np.ndarray, "*batch"]:
-        """The same on the test set.
+        """The loss on the test set.
 
         Raises:
             ValueError: the problem has no y_test.
         """
         if self.y_test is None:
             raise ValueError("this problem has no y_test: give Problem(..., X_test=..., y_test=...) to get a test loss")
-        return 0.5 * np.mean((self.y_test - f_test) ** 2, axis=-1)
+        return self.objective.mean(f_test, self.y_test)
 
     def arrays(self) -> dict[str, Any]:
-        """Everything the problem holds, for saving; absent test data are left out."""
+        """Everything the problem holds, for saving; absent test data and what is as by default are left out."""
         fields = {name: getattr(self, name) for name in ("X", "y", "gamma0", "eta", "steps", "X_test", "y_test")}
-        return {name: value for name, value in fields.items() if value is not None}
+        found = {name: value for name, value in fields.items() if value is not None}
+        found |= {name: value for name in ("momentum", "weight_decay") if (value := getattr(self, name))}
+        if self.objective != Objective.of("squared"):
+            found["loss"] = np.array(self.objective.source)
+        if (shares := self.shares) is not None:
+            found["batches"] = shares > 0
+        return found
+
+    @staticmethod
+    def from_arrays(arrays: Mapping[str, np.ndarray]) -> Problem:
+        """From what `arrays` gave."""
+        given: dict[str, Any] = dict(arrays)
+        for name in ("gamma0", "eta", "steps", "momentum", "weight_decay", "loss"):
+            if name in given:
+                given[name] = np.asarray(given[name]).item()
+        if "batches" in given:
+            given["batches"] = [np.flatnonzero(row) for row in given["batches"]]
+        return Problem(**given)
 
 
 def _inputs(name: str, value: object) -> np.ndarray:
@@ -145,3 +195,26 @@ def _positive(name: str, value: object, what: str, hint: str) -> float:
     if not (np.isfinite(number) and number > 0):
         raise ValueError(f"{name}={value!r} cannot be {what}: give a finite {name} > 0 ({hint})")
     return number
+
+
+def _rate(name: str, value: object, limit: float, what: str) -> float:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}={value!r} is not a number: give 0 <= {name} < {limit:g} ({what})") from None
+    if not 0 <= number < limit:
+        raise ValueError(f"{name}={value!r} is out of range: {what}; give 0 <= {name} < {limit:g}")
+    return number
+
+
+def _batches(value: Any, P: int) -> tuple[tuple[int, ...], ...]:
+    try:
+        found = tuple(tuple(int(index) for index in batch) for batch in value)
+    except (TypeError, ValueError):
+        raise ValueError(f"batches={value!r} are not lists of example indices: give for example [[0, 1], [2, 3]]") from None
+    if not found or not all(found):
+        raise ValueError(f"batches={value!r} has no batch, or an empty one: give at least one example for every step")
+    for batch in found:
+        if min(batch) < 0 or max(batch) >= P or len(set(batch)) < len(batch):
+            raise ValueError(f"the batch {list(batch)} does not name examples 0…{P - 1}, each at most once: give indices of rows of X")
+    return found

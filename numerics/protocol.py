@@ -77,6 +77,19 @@ class WeightMatrix(Protocol):
         """
         ...
 
+    @property
+    def trained(self) -> Any:
+        """The arrays that `learn` adds to and decay shrinks; W(t) is linear in them."""
+        ...
+
+    def with_trained(self, values: Any) -> Self:
+        """The same with these in place of `trained`."""
+        ...
+
+    def decaying(self) -> Self:
+        """The matrix with room for what weight decay leaves of its random part."""
+        ...
+
     def learn(self, rates: Float[Array, "P"], g_tilde: Any, v: Any) -> Self:
         """W += Σ_ν rates_ν g̃_ν v_νᵀ (over the width), with the g̃ and v of the last `transpose` and `forward`."""
         ...

@@ -8,9 +8,10 @@ a vector q orthogonal to Q has the image
 and Wᵀ p = υ + Q (⟨X p⟩ − ⟨Q υ⟩) is the mirror image. The term with ⟨Y q⟩ is the response term of mean-field theory, A·g forward and
 B·φ backward. Learning adds a matrix of low rank in the same two bases. So W(t) is kept as innovations and small matrices,
 
-    W(t) v = c Ξ + c (A + D) P,    W(t)ᵀ g = d Υ + d (B + D)ᵀ Q,    c = ⟨v Q⟩, d = ⟨g P⟩,
+    W(t) v = c k Ξ + c (k A + D) P,    W(t)ᵀ g = d k Υ + d (k B + D)ᵀ Q,    c = ⟨v Q⟩, d = ⟨g P⟩,
 
-A and B being what conditioning, D what learning made. Since a new q is orthogonal to Q, ⟨Y q⟩ = ⟨Υ q⟩: images are never formed.
+A and B being what conditioning, D what learning made, and k = 1 unless weight decay shrinks W(0).
+Since a new q is orthogonal to Q, ⟨Y q⟩ = ⟨Υ q⟩: images are never formed.
 `dense.py` has the dense counterparts with the same methods.
 
 Source: Bolthausen 2014 (conditioning of Gaussian matrices); THEORY section 5.
@@ -103,11 +104,13 @@ class LazyInput:
         coordinates: C.
         images: W⁰ on the span, what was learned included.
         span: gradient fields of layer 1, kept for their kernels only; None where these come from elsewhere.
+        scale: what weight decay has left of W⁰; None without decay.
     """
 
     coordinates: Float[Array, "P r0"]
     images: Float[Array, "r0 S"]
     span: BackwardSpan | None
+    scale: Float[Array, ""] | None = None
 
     def forward(self, v: None = None) -> tuple[LazyInput, Float[Array, "P S"]]:
         """h¹ before scale and bias."""
@@ -125,13 +128,26 @@ class LazyInput:
         """No feedback comes down to the inputs."""
         return self
 
+    @property
+    def trained(self) -> Any:
+        """Images on the span, and the scale beyond."""
+        return self.images, self.scale
+
+    def with_trained(self, values: Any) -> LazyInput:
+        """Other values of these."""
+        return replace(self, images=values[0], scale=values[1])
+
+    def decaying(self) -> LazyInput:
+        """W⁰ beyond the span of the inputs decays too."""
+        return replace(self, scale=jnp.ones((), self.images.dtype))
+
     def learn(self, rates: Float[Array, "P"], g_tilde: Float[Array, "P S"], v: None = None) -> LazyInput:
         """W += Σ_ν rates_ν g̃_ν x_νᵀ in the coordinates of the span."""
         return replace(self, images=self.images + combine(self.coordinates.T * rates, g_tilde))
 
     def probe(self, coordinates: Float[Array, "K r0"], beyond: Float[Array, "K"], xi: Float[Array, "S"]) -> Float[Array, "K S"]:
         """Images of further inputs: coordinates on the span, and the norm of what lies beyond it along fresh normals."""
-        return combine(coordinates, self.images) + beyond[:, None] * xi
+        return combine(coordinates, self.images) + _times(self.scale, beyond)[:, None] * xi
 
 
 @jax.tree_util.register_dataclass
@@ -158,6 +174,7 @@ class LazyMatrix:
         learns_outer_products: whether they learn from fields of their own.
         reconstructs: whether they unlearn reconstructions of what lies above.
         mirrored: V in the forward direction, where the feedback weights learn from Bᵀφ.
+        scale: k, what weight decay has left of W(0); None without decay.
     """
 
     basis: Basis
@@ -178,11 +195,13 @@ class LazyMatrix:
     learns_outer_products: bool = field(default=False, metadata={"static": True})
     reconstructs: bool = field(default=False, metadata={"static": True})
     mirrored: Mirror | None = None
+    scale: Float[Array, ""] | None = None
 
     def forward(self, v: Float[Array, "P S"]) -> tuple[LazyMatrix, Float[Array, "P S"]]:
-        """W(t) v = c Ξ + c (A + D) P."""
+        """W(t) v = c k Ξ + c (k A + D) P."""
         matrix, c = self._meet(v)
-        return replace(matrix, a=c), combine(c, matrix.Xi) + combine(c @ (matrix.A + matrix.D), matrix.span.basis.rows)
+        along = c @ (_times(self.scale, matrix.A) + matrix.D)
+        return replace(matrix, a=c), combine(_times(self.scale, c), matrix.Xi) + combine(along, matrix.span.basis.rows)
 
     def mirror(self, v: Float[Array, "P S"]) -> tuple[LazyMatrix, Float[Array, "P S"]]:
         """B(t)ᵀ v = b₁ W(0) v + b₀ Vᵀ v + c E P for the v of the last `forward`."""
@@ -219,7 +238,7 @@ class LazyMatrix:
         self, g: Float[Array, "P S"], g_tilde: Float[Array, "P S"], outer: Float[Array, "P S"] | None = None,
         above: Float[Array, "P S"] | None = None,
     ) -> tuple[LazyMatrix, Carried]:  # fmt: skip
-        """Wᵀ g = d Υ + d (B + D)ᵀ Q, and the feedback fields of g̃."""
+        """Wᵀ g = d k Υ + d (k B + D)ᵀ Q, and the feedback fields of g̃."""
         span, new = self.span.take(g, g_tilde, outer, above)
         Q = self.basis
         nothing = jnp.zeros((Q.rows.shape[0], new.rows.shape[0]), g.dtype)
@@ -242,9 +261,9 @@ class LazyMatrix:
 
     def _carry(self) -> Carried:
         """All the fields that are wanted, in one pass over Υ and Q."""
-        now, then = self.B + self.D, self.B
+        now, then = _times(self.scale, self.B) + self.D, self.B
         inputs = {"true": (self.span.g, now), "transported": (self.span.g_tilde, now), "initial": (self.span.g_tilde, then)}
-        d = jnp.concatenate([inputs[name][0] for name in self.wants])
+        d = jnp.concatenate([inputs[name][0] if name == "initial" else _times(self.scale, inputs[name][0]) for name in self.wants])
         along = jnp.concatenate([inputs[name][0] @ inputs[name][1].T for name in self.wants])
         fields = jnp.split(combine(d, self.Upsilon) + combine(along, self.basis.rows), len(self.wants))
         found = dict(zip(self.wants, fields, strict=True))
@@ -287,16 +306,30 @@ class LazyMatrix:
         self, before: LazyMatrix, rates: Plasticity, outer: Float[Array, "P S"] | None, v: Float[Array, "P S"],
         above: Float[Array, "P S"] | None = None,
     ) -> LazyMatrix:  # fmt: skip
-        """b₁ ← (1 − decay) b₁ + pull, b₀ ← (1 − decay) b₀, and E the rest, W(t) − W(0) being D."""
+        """b₁ ← (1 − decay) b₁ + pull k + copy Δk, b₀ ← (1 − decay) b₀, and E the rest, W(t) − k W(0) being D."""
         assert self.feedback is not None
         old, kept, matrix = self.feedback, 1.0 - rates.decay, self
+        initial = kept * old.on_initial + rates.pull if self.scale is None else rates.update(old.on_initial, before.scale, self.scale)
         E = rates.update(old.E, before.D, self.D)
         if self.span.outer is not None:
             E = E + self.a.T @ self.span.outer / v.shape[0]
         if self.span.above is not None:
             matrix, c = self._meet(self._reconstruction(self.span.above))
             E = E - rates.null * c.T @ self.span.above / v.shape[0]
-        return replace(matrix, feedback=LazyFeedback(kept * old.on_initial + rates.pull, kept * old.on_independent, E))
+        return replace(matrix, feedback=LazyFeedback(initial, kept * old.on_independent, E))
+
+    @property
+    def trained(self) -> Any:
+        """What was learned, and the scale of W(0)."""
+        return self.D, self.scale
+
+    def with_trained(self, values: Any) -> LazyMatrix:
+        """Other values of these."""
+        return replace(self, D=values[0], scale=values[1])
+
+    def decaying(self) -> LazyMatrix:
+        """W(0) will shrink."""
+        return replace(self, scale=jnp.ones((), self.D.dtype))
 
     def learn(self, rates: Float[Array, "P"], g_tilde: Float[Array, "P S"], v: Float[Array, "P S"]) -> LazyMatrix:
         """W += Σ_ν rates_ν g̃_ν v_νᵀ/N for the fields of the last `transpose` and `forward`: D += aᵀ diag(rates) g̃."""
@@ -307,12 +340,12 @@ class LazyMatrix:
         P = self.span.basis
         c = bracket(v, self.basis.rows)
         norm = jnp.sqrt(jnp.maximum(jnp.mean(v * v, axis=1) - jnp.sum(c * c, axis=1), 0.0))[:, None]
-        along = c @ (self.A + self.D)
+        along = c @ (_times(self.scale, self.A) + self.D)
         if self.responds:
             # for the residual v − c Q: ⟨Υ (v − c Q)⟩ − norm ⟨P ξ⟩
             met = bracket(v, self.Upsilon) - c @ self.N
-            along = along + self._restrict((met - norm * bracket(xi[None], P.rows)) * P.used())
-        return combine(c, self.Xi) + combine(along, P.rows) + norm * xi
+            along = along + _times(self.scale, self._restrict((met - norm * bracket(xi[None], P.rows)) * P.used()))
+        return combine(_times(self.scale, c), self.Xi) + combine(along, P.rows) + _times(self.scale, norm) * xi
 
     def padded(self, r: int, q: int) -> LazyMatrix:
         """Room for r forward and q backward directions; innovations for the new ones are to be supplied."""
@@ -343,6 +376,11 @@ class LazyMatrix:
         if mirrored is not None and upward is not None:
             mirrored = replace(mirrored, Xi=put(mirrored.Xi, upward))
         return replace(self, Xi=put(self.Xi, forward), Upsilon=put(self.Upsilon, backward), V=V, mirrored=mirrored)
+
+
+def _times(scale: Float[Array, ""] | None, array: Array) -> Array:
+    """k times an array; the array itself where nothing decays."""
+    return array if scale is None else scale * array
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -396,6 +434,19 @@ class LazyReadout:
         b = rates.update(self.b, before.w, self.w)
         b = b if above is None else b - rates.null * jnp.mean(above**2) * self.b
         return replace(self, b=b if outer is None else b + combine(outer[None], v) / v.shape[0])
+
+    @property
+    def trained(self) -> Any:
+        """The weights."""
+        return self.w
+
+    def with_trained(self, values: Any) -> LazyReadout:
+        """Other values of these."""
+        return replace(self, w=values)
+
+    def decaying(self) -> LazyReadout:
+        """The whole vector is known: nothing else to keep."""
+        return self
 
     def learn(self, rates: Float[Array, "P"], g_tilde: None, v: Float[Array, "P S"]) -> LazyReadout:
         """w += Σ_ν rates_ν v_ν."""

@@ -213,7 +213,7 @@ def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _status(p: Problem, f: np.ndarray) -> str:
     if not np.all(np.isfinite(f)):
         return "non-finite"
-    # gradient descent on a quadratic never does this below its stability limit
+    # training that descends never does this
     return "diverged" if np.any(p.loss(f) > 1e6 * max(float(p.loss(np.zeros(p.P))), 1e-30)) else "ok"
 
 
@@ -223,7 +223,7 @@ def _diagnosis(solution: Solution, K: np.ndarray) -> str:
     first = int(np.argmax(bad)) if np.any(bad) else 0
     top = float(np.max(np.linalg.eigvals(K).real)) if np.all(np.isfinite(K)) else np.nan
     message = f"the solution of {solution.rule} is {solution.status} from t={first} on"
-    if np.isfinite(top) and top > 0:
+    if np.isfinite(top) and top > 0 and p.plain:
         limit = 2 * p.P / top
         if p.eta > 0.5 * limit:
             return (

@@ -157,6 +157,4 @@ def _rebuild(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Solution:
 
 def problem_of(arrays: Mapping[str, np.ndarray]) -> Problem:
     """The problem among a file's arrays."""
-    given: dict[str, Any] = {name.removeprefix("problem/"): array for name, array in arrays.items() if name.startswith("problem/")}
-    scalars: dict[str, Any] = {name: given.pop(name).item() for name in ("gamma0", "eta", "steps")}
-    return Problem(**given, **scalars)
+    return Problem.from_arrays({name.removeprefix("problem/"): array for name, array in arrays.items() if name.startswith("problem/")})

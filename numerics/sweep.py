@@ -29,7 +29,7 @@ from .progress import Progress
 from .solution import Solution
 
 SOLVERS: dict[str, Callable[..., Solution]] = {"dmft": solve_dmft, "lazy": solve_lazy, "finite": train_finite}
-FIELDS = ("gamma0", "eta", "steps")
+FIELDS = ("gamma0", "eta", "steps", "momentum", "weight_decay")
 # What a solver is told that does not change what it finds; the sweep itself decides on these.
 OWN = ("p", "rule", "net", "parameters", "progress", "checkpoint")
 INDIFFERENT = (*OWN, "throw", "every", "chunk", "devices")
@@ -101,8 +101,8 @@ def sweep(
             them in memory.
         progress: show a bar over all points.
         every: steps between checkpoints within a point ("dmft" with `out`): a killed sweep then loses no more than these.
-        options: gamma0, eta, steps; symbolic parameters of rule and network by name; arguments of the solver (seed, samples, …). A list,
-            tuple or array of values is swept, anything else is the same at all points. A point that diverges does not end the sweep
+        options: gamma0, eta, steps, momentum, weight_decay; symbolic parameters of rule and network by name; arguments of the solver
+            (seed, samples, …). A list, tuple or array of values is swept, anything else is the same at all points. A point that diverges does not end the sweep
             (throw=True lets it).
 
     Returns:
@@ -163,7 +163,7 @@ class _Task:
                 raise ValueError(f"{name}={options[name]!r} is neither a field of the problem, a parameter of the rule nor an argument of "
                                  f"{SOLVERS[solver].__name__}: known are {', '.join(known)}")  # fmt: skip
         # 1 and 1.0 are the same point
-        number = lambda name, value: float(value) if name in ("gamma0", "eta", *parameters) else value
+        number = lambda name, value: float(value) if name in (*FIELDS, *parameters) and name != "steps" else value
         axes = {name: _values(name, [number(name, value) for value in given]) for name, given in options.items()
                 if name not in INDIFFERENT and _is_many(given)}  # fmt: skip
         fixed = {name: given for name, given in options.items() if name not in axes}
@@ -201,7 +201,7 @@ class _Task:
         signature = inspect.signature(SOLVERS[self.solver]).bind(p, self.rule, self.net, **options)
         signature.apply_defaults()
         settings = {name: value for name, value in signature.arguments.items() if name not in INDIFFERENT}
-        fields: dict[str, Any] = {name: getattr(p, name) for name in FIELDS}
+        fields: dict[str, Any] = {name: value for name in FIELDS if (value := getattr(p, name))}
         request = {
             "solver": self.solver, "rule": bound.name, "source": hashlib.sha256(bound.source.encode()).hexdigest(),
             "problem": problem_hash(p), **fields, **values, **settings,

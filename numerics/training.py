@@ -6,7 +6,8 @@ The rule enters through generated functions (`Dynamics`), the width through the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .dynamics import Dynamics
+from .objective import Objective
+from .problem import Problem
 from .protocol import Plasticity
 
 
@@ -30,6 +33,7 @@ class State:
         gates: m^1…m^L, or empty.
         f0: the output at initialisation, set by the first step.
         t: time.
+        velocity: what momentum carries over, in the shape of `trained`; None without momentum.
     """
 
     matrices: tuple[Any, ...]
@@ -39,23 +43,48 @@ class State:
     gates: tuple[Float[Array, "P N"], ...]
     f0: Float[Array, "P"]
     t: Int[Array, ""]
+    velocity: Any = None
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Scales:
-    """The numbers of a problem and a rule that enter a step.
+    """What of a problem and a rule enters a step.
 
     Attributes:
         y: targets.
         gamma0, eta: of the problem.
         parameters: of rule and network, by name.
+        objective: the loss.
+        momentum, weight_decay: of the problem; None where they are zero.
+        shares: ω of every batch, None for full batches.
     """
 
     y: Float[Array, "P"]
     gamma0: Float[Array, ""]
     eta: Float[Array, ""]
     parameters: dict[str, Float[Array, ""]]
+    objective: Objective = field(metadata={"static": True})
+    momentum: Float[Array, ""] | None
+    weight_decay: Float[Array, ""] | None
+    shares: Float[Array, "n P"] | None
+
+    @staticmethod
+    def of(p: Problem, values: Mapping[str, float], kind: Any) -> Scales:
+        """The scales of a problem and of a rule's parameters, as floating-point numbers of one kind."""
+        put = lambda value: jnp.asarray(value, kind)
+        maybe = lambda value: put(value) if value else None
+        return Scales(
+            put(p.y), put(p.gamma0), put(p.eta), {name: put(value) for name, value in values.items()}, p.objective, maybe(p.momentum),
+            maybe(p.weight_decay), None if p.shares is None else put(p.shares),
+        )  # fmt: skip
+
+    def in_batch(self, values: Float[Array, "P *N"], t: Int[Array, ""], power: float = 1.0) -> Float[Array, "P *N"]:
+        """ω_μ(t) values_μ: what counts at step t; ω to some power where values enter several times."""
+        if self.shares is None:
+            return values
+        share = self.shares[t % len(self.shares)] ** power
+        return share.reshape(-1, *(1,) * (values.ndim - 1)) * values
 
 
 class Fields(NamedTuple):
@@ -117,16 +146,17 @@ def step(state: State, rule: Dynamics, scales: Scales, probe: Probe | None = Non
     return learn(state, h, a, g_tilde, top, Delta, rule, scales), Fields(h, a, z, g, g_tilde, f, Delta, f_test)
 
 
-def with_feedback(state: State, rule: Dynamics, scales: Scales) -> State:
-    """The network at initialisation with its feedback weights, if the rule lets them learn."""
-    if not rule.evolves:
-        return state
+def prepared(state: State, rule: Dynamics, scales: Scales) -> State:
+    """The network at initialisation with what else rule and training need: feedback weights that learn, scales that decay, momentum at rest."""
     first, *others = state.matrices
-    planted = tuple(
-        matrix.with_feedback(initial, independent)
-        for matrix, (_, initial, independent, _) in zip(others, rule.module.path(**scales.parameters), strict=True)
-    )
-    return replace(state, matrices=(first, *planted))
+    if rule.evolves:
+        path = rule.module.path(**scales.parameters)
+        others = [matrix.with_feedback(initial, own) for matrix, (_, initial, own, _) in zip(others, path, strict=True)]
+    matrices = (first, *others)
+    if scales.weight_decay is not None:
+        matrices = tuple(matrix.decaying() for matrix in matrices)
+    state = replace(state, matrices=matrices)
+    return state if scales.momentum is None else replace(state, velocity=jax.tree.map(jnp.zeros_like, trained(state)))
 
 
 def forward(state: State, rule: Dynamics, scales: Scales):
@@ -149,13 +179,13 @@ def gate(state: State, l: int) -> Float[Array, "P N"] | None:
 
 
 def output(state: State, a, rule: Dynamics, scales: Scales):
-    """f = σ_w ⟨w a^L⟩/γ0 + bias, centred at t = 0, and Δ = y − f."""
+    """f = σ_w ⟨w a^L⟩/γ0 + bias, centred at t = 0, and Δ = −∂loss/∂f."""
     sigma_w, _ = rule.module.scales(**scales.parameters)
     readout, value = state.matrices[-1].forward(a[-1])
     raw = sigma_w * value / scales.gamma0
     f0 = jnp.where(state.t == 0, raw, state.f0)
     f = raw - f0 + state.readout_bias
-    return replace(state, matrices=(*state.matrices[:-1], readout), f0=f0), f, scales.y - f
+    return replace(state, matrices=(*state.matrices[:-1], readout), f0=f0), f, scales.objective.error(f, scales.y)
 
 
 def predict(state: State, probe: Probe, rule: Dynamics, scales: Scales) -> Float[Array, "K"]:
@@ -181,8 +211,8 @@ def backward(state: State, h, a, Delta: Float[Array, "P"], rule: Dynamics, scale
         outer = above = None
         if l < depth - 1:
             matrices[l + 1], omega = mirrored(state, matrices[l + 1], a[l], l + 1, rule, scales)
-            outer = outer_fields(rule, h[l + 1], g_tilde[l + 1], Delta[:, None], omega, scales)
-            above = h[l + 1] if rule.reconstructs else None
+            outer = outer_fields(rule, h[l + 1], g_tilde[l + 1], Delta[:, None], omega, scales, state.t)
+            above = reconstructed(rule, h[l + 1], scales, state.t)
         matrices[l + 1], carried = matrices[l + 1].transpose(g[l + 1], g_tilde[l + 1], outer, above)
         slope = rule.module.slope(h[l], gate(state, l), **scales.parameters)
         z[l] = sigma_w * carried.true
@@ -225,12 +255,17 @@ def mirrored(state: State, matrix, a, l: int, rule: Dynamics, scales: Scales):
     return matrix, sigma_w * image + (sigma_b * state.biases[l] if rule.biased and l < rule.depth else 0.0)
 
 
-def outer_fields(rule: Dynamics, h, g_tilde, Delta, omega, scales: Scales):
-    """v of the layer above, whose outer products with its inputs the feedback weights learn; None where there are none."""
+def outer_fields(rule: Dynamics, h, g_tilde, Delta, omega, scales: Scales, t: Int[Array, ""]):
+    """v of the layer above, by its share in the batch, whose outer products with its inputs the feedback weights learn; None where there are none."""
     if not rule.learns_outer_products:
         return None
     fields = (h, g_tilde, Delta) if omega is None else (h, g_tilde, Delta, omega)
-    return jnp.broadcast_to(rule.module.outer(*fields, **scales.parameters), h.shape)
+    return scales.in_batch(jnp.broadcast_to(rule.module.outer(*fields, **scales.parameters), h.shape), t)
+
+
+def reconstructed(rule: Dynamics, h, scales: Scales, t: Int[Array, ""]):
+    """The fields above whose reconstructions the feedback weights unlearn, which enter twice; None where they do not."""
+    return scales.in_batch(h, t, power=0.5) if rule.reconstructs else None
 
 
 def _evolve(state: State, after, h, a, g_tilde, top, Delta: Float[Array, "P"], rule: Dynamics, scales: Scales):
@@ -242,22 +277,57 @@ def _evolve(state: State, after, h, a, g_tilde, top, Delta: Float[Array, "P"], r
         error = Delta if last else Delta[:, None]
         above, field = (top, jnp.ones_like(top)) if last else (h[l], g_tilde[l])
         before, omega = mirrored(state, state.matrices[l], a[l - 1], l, rule, scales)
-        outer = outer_fields(rule, above, field, error, omega, scales)
-        found.append(after[l].evolve(before, rates, outer, a[l - 1], above if rule.reconstructs else None))
+        outer = outer_fields(rule, above, field, error, omega, scales, state.t)
+        found.append(after[l].evolve(before, rates, outer, a[l - 1], reconstructed(rule, above, scales, state.t)))
     return tuple(found)
 
 
 def learn(state: State, h, a, g_tilde, top, Delta: Float[Array, "P"], rule: Dynamics, scales: Scales) -> State:
-    """W^ℓ += c0 σ_w Σ_μ Δ_μ g̃^{ℓ+1}_μ a^{ℓ}_μᵀ, b^ℓ += c0 σ_b Σ_μ Δ_μ g̃^{ℓ+1}_μ, c0 = ηγ0/P."""
-    sigma_w, sigma_b = rule.module.scales(**scales.parameters)
-    rates = scales.eta * scales.gamma0 / scales.y.shape[0] * Delta
-    matrices = tuple(
-        matrix.learn(sigma_w * rates, field, v)
-        for matrix, field, v in zip(state.matrices, (*g_tilde, None), (None, *a), strict=True)
-    )
+    """θ ← θ + v, v ← β v + u − ηλ θ for every trained θ, u being the rule's update; then the feedback weights' own step."""
+    update = lambda where: _updated(where, a, g_tilde, Delta, rule, scales)
+    before = state
+    if scales.momentum is None and scales.weight_decay is None:
+        state = update(state)
+    else:
+        theta = trained(state)
+        start = _carried_over(state.velocity, theta, scales)
+        # an update adds to what it is given: here to β v − ηλ θ
+        velocity = trained(update(_with_trained(state, start)))
+        state = _with_trained(state, jax.tree.map(jnp.add, theta, velocity))
+        state = state if scales.momentum is None else replace(state, velocity=velocity)
     if rule.evolves:
-        matrices = _evolve(state, matrices, h, a, g_tilde, top, Delta, rule, scales)
-    biases = tuple(bias + sigma_b * (rates @ field)[None] for bias, field in zip(state.biases, g_tilde, strict=False))
+        state = replace(state, matrices=_evolve(before, state.matrices, h, a, g_tilde, top, Delta, rule, scales))
+    return replace(state, t=state.t + 1)
+
+
+def _carried_over(velocity, theta, scales: Scales):
+    """β v − ηλ θ."""
+    momentum, decay = scales.momentum, scales.weight_decay
+    kept = jax.tree.map(jnp.zeros_like, theta) if momentum is None else jax.tree.map(lambda v: momentum * v, velocity)
+    return kept if decay is None else jax.tree.map(lambda v, value: v - scales.eta * decay * value, kept, theta)
+
+
+def _updated(state: State, a, g_tilde, Delta: Float[Array, "P"], rule: Dynamics, scales: Scales) -> State:
+    """W^ℓ += c0 σ_w Σ_μ ω_μ Δ_μ g̃^{ℓ+1}_μ a^{ℓ}_μᵀ, b^ℓ += c0 σ_b Σ_μ ω_μ Δ_μ g̃^{ℓ+1}_μ, c0 = ηγ0/P."""
+    sigma_w, sigma_b = rule.module.scales(**scales.parameters)
+    driven = scales.in_batch(Delta, state.t)
+    rates = scales.eta * scales.gamma0 / scales.y.shape[0] * driven
+    matrices = tuple(
+        matrix.learn(sigma_w * rates, fields, v)
+        for matrix, fields, v in zip(state.matrices, (*g_tilde, None), (None, *a), strict=True)
+    )
+    biases = tuple(bias + sigma_b * (rates @ fields)[None] for bias, fields in zip(state.biases, g_tilde, strict=False))
     # f moves by σ_b times the readout bias over γ0, hence the missing γ0
-    readout_bias = state.readout_bias + scales.eta / scales.y.shape[0] * sigma_b**2 * jnp.sum(Delta)
-    return replace(state, matrices=matrices, biases=biases, readout_bias=readout_bias, t=state.t + 1)
+    readout_bias = state.readout_bias + scales.eta / scales.y.shape[0] * sigma_b**2 * jnp.sum(driven)
+    return replace(state, matrices=matrices, biases=biases, readout_bias=readout_bias)
+
+
+def trained(state: State) -> Any:
+    """Everything that training changes, as arrays on which it is linear."""
+    return tuple(matrix.trained for matrix in state.matrices), state.biases, state.readout_bias
+
+
+def _with_trained(state: State, values: Any) -> State:
+    matrices, biases, readout_bias = values
+    changed = tuple(matrix.with_trained(value) for matrix, value in zip(state.matrices, matrices, strict=True))
+    return replace(state, matrices=changed, biases=biases, readout_bias=readout_bias)

@@ -30,7 +30,7 @@ CONSTANT_FUNCTIONS: dict[type, str] = {
     sp.exp: "math.exp", sp.log: "math.log", sp.sin: "math.sin", sp.cos: "math.cos", sp.tanh: "math.tanh",
     sp.atan: "math.atan",
 }  # fmt: skip
-SPECIAL = ("erf", "erfc", "erfinv", "expit", "gammaln")
+SPECIAL = ("erf", "erfc", "erfinv", "expit", "gammaln", "logsumexp")
 
 
 class JnpPrinter(Printer):
