@@ -76,6 +76,7 @@ from .feedback import (
 from .gaussian import Expectation, covariance, expectation
 from .lazy import LazyKernel, lazy_kernel
 from .linear import LinearEquations
+from .loss import Loss
 from .network import MLP
 from .primitives import LocalLayer, Regulariser, amp, decay, null, self_feedback, sparse, tied_gradient
 from .rules import DFA, FA, GD, GLN, BoundRule, Feedback, Hebb, Rule
@@ -93,11 +94,13 @@ from .symbols import (
     ddphi,
     dphi,
     eta,
+    f,
     g_tilde,
     gamma0,
     h,
     kappa,
     lam,
+    log_Z,
     m,
     omega,
     phi,
@@ -109,8 +112,10 @@ from .symbols import (
     v,
     w,
     x,
+    y,
     z,
 )
+from .training import Training
 
 __all__ = [name for name, value in list(globals().items()) if not name.startswith("_") and not isinstance(value, ModuleType)]
 __version__ = "0.1.0"

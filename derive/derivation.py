@@ -10,7 +10,7 @@ import sympy as sp
 from sympy.printing.latex import LatexPrinter
 from sympy.printing.precedence import PRECEDENCE
 
-from .fields import Field, Kernel, Signal
+from .fields import Field, Kernel, Signal, TimeFunction
 from .symbols import latex_name
 
 
@@ -27,7 +27,8 @@ class _Printer(LatexPrinter):
         limits = {str(index): (str(low), str(high)) for index, low, high in expr.limits}
         when = {("0", "t - 1"): "s<t", ("0", "t"): r"s\le t"}.get(limits.get("s", ("", "")))
         if limits.get("nu") == ("1", "P") and when:
-            return rf"\sum_{{{when},\,\nu}} " + self.parenthesize(expr.function, PRECEDENCE["Mul"])
+            outputs = r"\, d" if "d" in limits else ""
+            return rf"\sum_{{{when},\,\nu{outputs}}} " + self.parenthesize(expr.function, PRECEDENCE["Mul"])
         return super()._print_Sum(expr)
 
 
@@ -38,7 +39,7 @@ def to_latex(expr: object) -> str:
 
 def plain(equation: sp.Basic | str) -> str:
     """An equation as one line of text: expressions as SymPy reads them back, LaTeX and field equations in Unicode."""
-    if isinstance(equation, str | sp.MatrixBase) or equation.atoms(Field, Kernel, Signal, sp.MatrixSymbol):
+    if isinstance(equation, str | sp.MatrixBase) or equation.atoms(Field, Kernel, Signal, TimeFunction, sp.MatrixSymbol):
         return in_unicode(to_latex(equation))
     if isinstance(equation, sp.Equality):
         return f"{equation.lhs} = {equation.rhs}"

@@ -8,7 +8,7 @@ rule's dependency graph (`responses`). What training adds is a sum of outer prod
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -18,12 +18,15 @@ import sympy as sp
 
 from . import fields as F
 from .derivation import Derivation
+from .dmft_terms import Terms, eq, past, past_and_present
 from .errors import BadInput
-from .fields import L, P, c0, ell, mu, nu, s, t
+from .fields import L, P, c, c0, d, ell, mu, nu, s, t
 from .latex import Documented
+from .loss import over_outputs
 from .network import MLP
-from .rules import FIELDS, BoundRule, Rule
-from .symbols import Delta, g_tilde, h, m, z
+from .rules import FIELDS, Rule
+from .symbols import f, gamma0, log_Z, y, z
+from .training import PLAIN, Training
 
 if TYPE_CHECKING:
     from .linear import LinearEquations
@@ -70,75 +73,29 @@ class Response:
 
 
 @dataclass(frozen=True)
-class DMFTEquations(Documented):
+class DMFTEquations(Terms, Documented):
     """The closed set of equations of a rule on a network in the infinite-width limit, at any feature-learning strength γ0.
 
     Attributes:
         bound: the rule on the network.
+        training: loss, momentum, weight decay, mini-batches, outputs.
 
     Source: Bordelon & Pehlevan 2023, section 4 and appendices; THEORY section 4.
     """
-
-    bound: BoundRule
-
-    @property
-    def rule(self) -> Rule:
-        return self.bound.rule
-
-    @property
-    def net(self) -> MLP:
-        return self.bound.net
-
-    @cached_property
-    def follows_gradient(self) -> bool:
-        """g̃ = g: then z̃, ζ, H, G̃, B̃ coincide with z, r, G, G, B and the equations are written with the latter."""
-        return self.rule.propagates_gradient
-
-    # ---- coefficients of the feedback path ---------------------------------------------------------------------------
-
-    def coefficient(self, name: str) -> sp.Expr:
-        """A path coefficient at layer ℓ: its value if it is the same at every layer, otherwise name_ℓ."""
-        values = {getattr(path, name) for path in self.bound.path}
-        return values.pop() if len(values) == 1 else sp.Indexed(sp.IndexedBase(name), ell)
-
-    @cached_property
-    def carried(self) -> sp.Expr:
-        """How much of W(0)ᵀ g̃ the feedback field contains at time t."""
-        return self.coefficient("transported") + self.on_initial
-
-    @property
-    def on_initial(self) -> sp.Expr:
-        """b₁(t), the coefficient of W(0)ᵀ in the feedback weights."""
-        start, evolution = self.coefficient("initial"), self.rule.evolution
-        return start if evolution is None else evolution.on_initial(t, start)
-
-    @property
-    def on_independent(self) -> sp.Expr:
-        """b₀(t), the coefficient of V in the feedback weights."""
-        start, evolution = self.coefficient("independent"), self.rule.evolution
-        return start if evolution is None else evolution.on_independent(t, start)
-
-    def outer(self, layer: sp.Expr, example: sp.Expr, time: sp.Expr) -> sp.Expr:
-        """v, what the feedback weights learn from the layer above the one that they reach."""
-        evolution = self.rule.evolution
-        if evolution is None:
-            return sp.Integer(0)
-        values = {h: F.field_h(layer, example, time), g_tilde: self.g_tilde(layer, example, time), Delta: F.error(example, time)}
-        return evolution.outer.subs(values, simultaneous=True)
 
     # ---- the derivation's three tables -------------------------------------------------------------------------------
 
     @cached_property
     def matrix_products(self) -> tuple[MatrixProduct, ...]:
         """Which vectors each hidden random matrix multiplies, forward and transposed."""
-        g_tilde = self.g_tilde(ell + 1, nu, s)
+        g_tilde = self.g_tilde(ell + 1, self.nu_back, s)
         products = [MatrixProduct("W", False, self.forward(ell, nu, s), False, F.field_u(ell + 1, nu, s))]
         if self.carried != 0:
-            products.append(MatrixProduct("W", True, g_tilde, False, self.zeta(ell, nu, s)))
+            products.append(MatrixProduct("W", True, g_tilde, False, self.zeta(ell, self.nu_back, s)))
         if self.coefficient("independent") != 0:
-            products.append(MatrixProduct("V", True, g_tilde, False, F.field_q(ell, nu, s)))
+            products.append(MatrixProduct("V", True, g_tilde, False, F.field_q(ell, self.nu_back, s)))
         if not self.follows_gradient:
-            products.append(MatrixProduct("W", True, F.field_g(ell + 1, nu, s), True, F.field_r(ell, nu, s)))
+            products.append(MatrixProduct("W", True, F.field_g(ell + 1, self.nu_back, s), True, F.field_r(ell, self.nu_back, s)))
         return tuple(products)
 
     @cached_property
@@ -155,59 +112,28 @@ class DMFTEquations(Documented):
                 return sp.Integer(0) if found.vanishes else found.kernel
         return sp.Integer(0)
 
-    # ---- fields under the names that this rule gives them ------------------------------------------------------------
-
-    def g_tilde(self, *where: sp.Expr) -> sp.Expr:
-        return (F.field_g if self.follows_gradient else F.field_g_tilde)(*where)
-
-    def z_tilde(self, *where: sp.Expr) -> sp.Expr:
-        return (F.field_z if self.follows_gradient else F.field_z_tilde)(*where)
-
-    def zeta(self, *where: sp.Expr) -> sp.Expr:
-        return (F.field_r if self.follows_gradient else F.field_zeta)(*where)
-
-    def H(self, *where: sp.Expr) -> sp.Expr:
-        return (F.G if self.follows_gradient else F.H)(*where)
-
-    def G_tilde(self, *where: sp.Expr) -> sp.Expr:
-        return (F.G if self.follows_gradient else F.G_tilde)(*where)
-
-    def B_tilde(self, *where: sp.Expr) -> sp.Expr:
-        return (F.B if self.follows_gradient else F.B_tilde)(*where)
-
-    def forward(self, layer: sp.Expr, example: sp.Expr, time: sp.Expr) -> sp.Expr:
-        """F(h, m) at a layer, in terms of φ."""
-        return self._at(self.rule.forward, layer, example, time)
-
-    def _at(self, expr: sp.Expr, layer: sp.Expr, example: sp.Expr, time: sp.Expr) -> sp.Expr:
-        values = {
-            h: F.field_h(layer, example, time), z: self.z_tilde(layer, example, time), m: F.field_m(layer, example),
-            Delta: F.error(example, time),
-        }  # fmt: skip
-        return expr.subs(values, simultaneous=True)
-
     # ---- the equations -----------------------------------------------------------------------------------------------
 
     @cached_property
     def equations(self) -> Mapping[str, sp.Equality]:
         """All equations by name; layers 1 ≤ ℓ ≤ L unless the name says readout."""
+        here = (ell, self.mu_back, t)
         eqs: dict[str, sp.Equality] = {}
-        eqs["preactivation"] = _eq(F.field_h(ell, mu, t), self._preactivation())
+        eqs["preactivation"] = eq(F.field_h(ell, mu, t), self._preactivation())
         if self.net.depth > 1:
             if self._uses_feedback and not self.follows_gradient:
-                eqs["feedback field"] = _eq(self.z_tilde(ell, mu, t), self._feedback())
-            eqs["gradient field"] = _eq(F.field_z(ell, mu, t), self._gradient_field())
+                eqs["feedback field"] = eq(self.z_tilde(*here), self._feedback())
+            eqs["gradient field"] = eq(F.field_z(*here), self._gradient_field())
         eqs |= self._readout()
-        eqs["gradient"] = _eq(F.field_g(ell, mu, t), self._slope(ell, mu, t) * F.field_z(ell, mu, t))
+        eqs["gradient"] = eq(F.field_g(*here), self._slope(ell, mu, t) * F.field_z(*here))
         if not self.follows_gradient:
-            eqs["pseudo-gradient"] = _eq(self.g_tilde(ell, mu, t), self._at(self.rule.pseudo_gradient, ell, mu, t))
+            eqs["pseudo-gradient"] = eq(self.g_tilde(*here), self._at(self.rule.pseudo_gradient, *here))
         eqs |= self._gaussian_fields()
         eqs |= self._order_parameters()
         for found in self.responses:
             if not found.vanishes:
                 eqs[f"response {type(found.kernel).__name__}"] = found.definition
-        eqs |= self._output()
-        return MappingProxyType(eqs)
+        return MappingProxyType(eqs | self.training.equations | self._output())
 
     @property
     def _uses_feedback(self) -> bool:
@@ -221,106 +147,128 @@ class DMFTEquations(Documented):
         return self.net.sigma_w**2
 
     def _preactivation(self) -> sp.Expr:
-        """h = u + σ_w² Σ A g̃ + c0 Σ Δ (σ_w² Φ + σ_b²) g̃."""
-        learned = F.error(nu, s) * (self._sw2 * F.Phi(ell - 1, mu, nu, t, s) + self.net.sigma_b**2) * self.g_tilde(ell, nu, s)
-        right = F.field_u(ell, mu, t) + c0 * past(learned)
+        """h = k (u + σ_w² Σ A g̃) + c0 Σ k ω Δ (σ_w² Φ + σ_b²) g̃."""
+        conjugate = self.g_tilde(ell, self.nu_back, s)
+        learned = self.driven(self.nu_back) * (self._sw2 * F.Phi(ell - 1, mu, nu, t, s) + self.net.sigma_b**2) * conjugate
+        random = F.field_u(ell, mu, t)
         if self.net.depth > 1 and self.response(F.A) != 0:
-            right += past(self._sw2 * F.A(ell - 1, mu, nu, t, s) * self.g_tilde(ell, nu, s))
-        return right
+            random += self.past(self._sw2 * F.A(ell - 1, mu, self.nu_back, t, s) * conjugate)
+        return self.training.kept_at_t * random + c0 * self.past(learned)
 
     def _feedback(self) -> sp.Expr:
-        """z̃ = (a+b)[ζ + σ_w² Σ B̃ F] + a c0 σ_w² Σ Δ H F + c q + d ξ."""
-        right = self.on_independent * F.field_q(ell, mu, t) + self.coefficient("direct") * F.field_xi(ell)
+        """z̃ = (a k + b)[ζ + σ_w² Σ B̃ F] + a c0 σ_w² Σ k ω Δ H F + c q + d ξ."""
+        mu_back, nu_back = self.mu_back, self.nu_back
+        right = self.on_independent * F.field_q(ell, mu_back, t) + self.coefficient("direct") * F.field_xi(ell, *self._output_index)
         if self.carried != 0:
-            conjugate = self._sw2 * self.B_tilde(ell, mu, nu, t, s) * self.forward(ell, nu, s)
-            reaction = past_and_present(conjugate) if self.response(type(self.B_tilde(ell, mu, nu, t, s))) != 0 else sp.Integer(0)
-            right += self.carried * (self.zeta(ell, mu, t) + reaction)
-        learned = self._sw2 * F.error(nu, s) * self.H(ell + 1, nu, mu, s, t) * self.forward(ell, nu, s)
-        return right + self.coefficient("transported") * c0 * past(learned) + self._learned_feedback(ell, learned)
+            kernel = self.B_tilde(ell, mu_back, nu, t, s)
+            conjugate = self._sw2 * kernel * self.forward(ell, nu, s)
+            reaction = past_and_present(conjugate) if self.response(type(kernel)) != 0 else sp.Integer(0)
+            right += self.carried * (self.zeta(ell, mu_back, t) + reaction)
+        overlap = self._sw2 * self.H(ell + 1, nu_back, mu_back, s, t) * self.forward(ell, nu, s)
+        right += self.coefficient("transported") * c0 * self.past(self.driven(nu_back) * overlap)
+        return right + self._learned_feedback(ell, self._unweighted(nu_back) * overlap, self.past)
 
-    def _learned_feedback(self, layer: sp.Expr, learned: sp.Expr) -> sp.Expr:
+    @property
+    def _output_index(self) -> tuple[sp.Expr, ...]:
+        """The index of a readout's or feedback's own vector, if there are several."""
+        return (c,) if self.training.many else ()
+
+    def _unweighted(self, example: sp.Expr) -> sp.Expr:
+        """ω_ν(s) Δ_ν(s): what the feedback weights remember with a weight of their own."""
+        share = F.share(nu, s) if self.training.batches else sp.Integer(1)
+        return share * F.error(example, s)
+
+    def _learned_feedback(self, layer: sp.Expr, learned: sp.Expr, total: Callable[[sp.Expr], sp.Expr]) -> sp.Expr:
         """What the feedback weights have learned: the forward updates with their memory κ, and their own outer products."""
-        evolution = self.rule.evolution
+        evolution, found = self.rule.evolution, sp.Integer(0)
         if evolution is None:
-            return sp.Integer(0)
-        total = sp.Integer(0)
-        if evolution.memory(t, s) != 0:
-            total += c0 * past(evolution.memory(t, s) * learned)
+            return found
+        if self.feedback_memory != 0:
+            found += c0 * total(self.feedback_memory * learned)
         if evolution.outer != 0:
             overlap = F.R(layer + 1, nu, mu, s, t) if layer == ell else self.outer(L + 1, nu, s)
-            total += self.net.sigma_w / P * past(evolution.forgetting(t, s) * overlap * self.forward(layer, nu, s))
-        return total
+            weight = evolution.forgetting(t, s) * (F.share(nu, s) if self.training.batches else 1)
+            found += self.net.sigma_w / P * total(weight * overlap * self.forward(layer, nu, s))
+        return found
 
     def _gradient_field(self) -> sp.Expr:
-        """z = r + σ_w² Σ B F + c0 σ_w² Σ Δ G̃ F."""
-        learned = self._sw2 * F.error(nu, s) * self.G_tilde(ell + 1, mu, nu, t, s) * self.forward(ell, nu, s)
-        right = F.field_r(ell, mu, t) + c0 * past(learned)
+        """z = k (r + σ_w² Σ B F) + c0 σ_w² Σ k ω Δ G̃ F."""
+        mu_back, nu_back = self.mu_back, self.nu_back
+        learned = self._sw2 * self.driven(nu_back) * self.G_tilde(ell + 1, mu_back, nu_back, t, s) * self.forward(ell, nu, s)
+        random = F.field_r(ell, mu_back, t)
         if self.response(F.B) != 0:
-            right += past_and_present(self._sw2 * F.B(ell, mu, nu, t, s) * self.forward(ell, nu, s))
-        return right
+            random += past_and_present(self._sw2 * F.B(ell, mu_back, nu, t, s) * self.forward(ell, nu, s))
+        return self.training.kept_at_t * random + c0 * self.past(learned)
 
     def _readout(self) -> dict[str, sp.Equality]:
         """The fields of the last layer: the readout weights w(t), and what the path makes of them."""
-        initial, own, vector = F.field_r(L), F.field_q(L), F.field_xi(L)
-        sw = self.net.sigma_w
-        learned = c0 * self._sw2 * past(F.error(nu, s) * self.forward(L, nu, s))
-        eqs = {"readout gradient field": _eq(F.field_z(L, mu, t), sw * initial + learned)}
+        index = self._output_index
+        initial, own, vector = F.field_r(L, *index), F.field_q(L, *index), F.field_xi(L, *index)
+        sw, kept = self.net.sigma_w, self.training.kept_at_t
+        mine = F.with_output(nu, c) if self.training.many else nu  # G^{L+1} joins an output with itself only
+        learned = c0 * self._sw2 * past(self.driven(mine) * self.forward(L, nu, s))
+        eqs = {"readout gradient field": eq(F.field_z(L, self.mu_back, t), kept * sw * initial + learned)}
         if self._uses_feedback and not self.follows_gradient:
             last, evolution = self.bound.path[-1], self.rule.evolution
-            on_initial = last.initial if evolution is None else evolution.on_initial(t, last.initial)
             on_own = last.independent if evolution is None else evolution.on_independent(t, last.independent)
-            frozen = (last.transported + on_initial) * sw * initial + on_own * sw * own + last.direct * vector
-            memory = self._learned_feedback(L, self._sw2 * F.error(nu, s) * self.forward(L, nu, s))
-            eqs["readout feedback field"] = _eq(self.z_tilde(L, mu, t), frozen + last.transported * learned + memory)
+            frozen = (last.transported * kept + self.evolved(last.initial)) * sw * initial + on_own * sw * own + last.direct * vector
+            memory = self._learned_feedback(L, self._sw2 * self._unweighted(mine) * self.forward(L, nu, s), past)
+            eqs["readout feedback field"] = eq(self.z_tilde(L, self.mu_back, t), frozen + last.transported * learned + memory)
         return eqs
 
     def _gaussian_fields(self) -> dict[str, sp.Equality]:
         """Covariances of the Gaussian parts."""
         cov, sw2 = F.covariance_of, self._sw2
-        eqs = {
-            "covariance u": _eq(cov(F.field_u(ell, mu, t), F.field_u(ell, nu, s)), sw2 * F.Phi(ell - 1, mu, nu, t, s) + self.net.sigma_b**2)
-        }
+        first, second, pair = (ell, self.mu_back, t), (ell, self.nu_back, s), (ell + 1, self.mu_back, self.nu_back, t, s)
+        eqs = {"covariance u": eq(cov(F.field_u(ell, mu, t), F.field_u(ell, nu, s)), sw2 * F.Phi(ell - 1, mu, nu, t, s) + self.net.sigma_b**2)}
         if self.rule.uses_gates:
-            eqs["covariance m"] = _eq(cov(F.field_m(ell, mu), F.field_m(ell, nu)), F.Phi(0, mu, nu, t, s))
+            eqs["covariance m"] = eq(cov(F.field_m(ell, mu), F.field_m(ell, nu)), F.Phi(0, mu, nu, t, s))
         if self.net.depth == 1:
             return eqs
-        eqs["covariance r"] = _eq(cov(F.field_r(ell, mu, t), F.field_r(ell, nu, s)), sw2 * F.G(ell + 1, mu, nu, t, s))
+        eqs["covariance r"] = eq(cov(F.field_r(*first), F.field_r(*second)), sw2 * F.G(*pair))
         if not self.follows_gradient and self.carried != 0:
-            eqs["covariance zeta"] = _eq(cov(self.zeta(ell, mu, t), self.zeta(ell, nu, s)), sw2 * F.H(ell + 1, mu, nu, t, s))
-            eqs["covariance r zeta"] = _eq(cov(F.field_r(ell, mu, t), self.zeta(ell, nu, s)), sw2 * F.G_tilde(ell + 1, mu, nu, t, s))
+            eqs["covariance zeta"] = eq(cov(self.zeta(*first), self.zeta(*second)), sw2 * F.H(*pair))
+            eqs["covariance r zeta"] = eq(cov(F.field_r(*first), self.zeta(*second)), sw2 * F.G_tilde(*pair))
         if self.coefficient("independent") != 0:
-            eqs["covariance q"] = _eq(cov(F.field_q(ell, mu, t), F.field_q(ell, nu, s)), sw2 * F.H(ell + 1, mu, nu, t, s))
+            eqs["covariance q"] = eq(cov(F.field_q(*first), F.field_q(*second)), sw2 * F.H(*pair))
         return eqs
 
     def _order_parameters(self) -> dict[str, sp.Equality]:
         """Averages over the single-site process."""
         mean = F.average
-        pair = (ell, mu, nu, t, s)
+        pair, first, second = (ell, self.mu_back, self.nu_back, t, s), (ell, self.mu_back, t), (ell, self.nu_back, s)
         eqs = {
-            "Phi": _eq(F.Phi(*pair), mean(self.forward(ell, mu, t) * self.forward(ell, nu, s))),
-            "G": _eq(F.G(*pair), mean(F.field_g(ell, mu, t) * F.field_g(ell, nu, s))),
+            "Phi": eq(F.Phi(ell, mu, nu, t, s), mean(self.forward(ell, mu, t) * self.forward(ell, nu, s))),
+            "G": eq(F.G(*pair), mean(F.field_g(*first) * F.field_g(*second))),
         }
         if not self.follows_gradient:
-            eqs["G_tilde"] = _eq(F.G_tilde(*pair), mean(F.field_g(ell, mu, t) * self.g_tilde(ell, nu, s)))
+            eqs["G_tilde"] = eq(F.G_tilde(*pair), mean(F.field_g(*first) * self.g_tilde(*second)))
             if self.net.depth > 1 and (self.carried != 0 or self.coefficient("independent") != 0):
-                if self.outer(ell, mu, t) != 0:
-                    eqs["R"] = _eq(F.R(*pair), mean(self.outer(ell, mu, t) * self.g_tilde(ell, nu, s)))
-                eqs["H"] = _eq(F.H(*pair), mean(self.g_tilde(ell, mu, t) * self.g_tilde(ell, nu, s)))
+                if self.outer(*first) != 0:
+                    eqs["R"] = eq(F.R(*pair), mean(self.outer(*first) * self.g_tilde(*second)))
+                eqs["H"] = eq(F.H(*pair), mean(self.g_tilde(*first) * self.g_tilde(*second)))
         return eqs
 
     def _output(self) -> dict[str, sp.Equality]:
         """Output, error, eNTK."""
-        from .symbols import gamma0
-
-        kernel = sp.Sum(self.G_tilde(ell + 1, mu, nu, t, s) * (self._sw2 * F.Phi(ell, mu, nu, t, s) + self.net.sigma_b**2), (ell, 0, L))
-        overlap = F.average(F.field_z(L, mu, t) * self.forward(L, mu, t)) - F.average(F.field_z(L, mu, 0) * self.forward(L, mu, 0))
+        mu_back, nu_back = self.mu_back, self.nu_back
+        kernel = sp.Sum(self.G_tilde(ell + 1, mu_back, nu_back, t, s) * (self._sw2 * F.Phi(ell, mu, nu, t, s) + self.net.sigma_b**2), (ell, 0, L))
+        overlap = F.average(F.field_z(L, mu_back, t) * self.forward(L, mu, t)) - F.average(F.field_z(L, mu_back, 0) * self.forward(L, mu, 0))
         if self.net.sigma_b != 0:
-            overlap += c0 * self.net.sigma_b**2 * past(F.error(nu, s))
+            overlap += c0 * self.net.sigma_b**2 * past(self.driven(F.with_output(nu, c) if self.training.many else nu))
         return {
-            "output": _eq(F.output(mu, t), overlap / gamma0),
-            "error": _eq(F.error(mu, t), F.target[mu] - F.output(mu, t)),
-            "entk": _eq(F.entk(mu, nu, t, s), kernel),
+            "output": eq(F.output(mu_back, t), overlap / gamma0),
+            "error": eq(F.error(mu_back, t), self._error()),
+            "entk": eq(F.entk(mu_back, nu_back, t, s), kernel),
         }
+
+    def _error(self) -> sp.Expr:
+        """Δ = −∂loss/∂f at (μ, t)."""
+        many, count = self.training.many, self.training.outputs
+        at = lambda output: {y: F.target[(mu, output) if many else mu], f: F.output(F.with_output(mu, output) if many else mu, t)}
+        total = sp.Sum(sp.exp(at(d)[f]), (d, 1, count))
+        found = self.training.loss.error.replace(over_outputs, lambda summand: sp.Sum(summand.subs(at(d)), (d, 1, count)) if many else summand)
+        return found.subs(at(c)).subs(log_Z, sp.log(total))
 
     # ---- what a reader asks for --------------------------------------------------------------------------------------
 
@@ -329,6 +277,7 @@ class DMFTEquations(Documented):
 
         Taken from the equations (not from `lazy_kernel`, with which a test compares it).
         """
+        self._need_plain("the lazy limit")
         from .dmft_limits import lazy_limit
 
         return lazy_limit(self)
@@ -337,17 +286,26 @@ class DMFTEquations(Documented):
         """Linear units: these equations closed on covariances, as matrix equations over (t, μ).
 
         Raises:
-            BadInput: activation or pseudo-gradient are not linear.
+            BadInput: activation or pseudo-gradient are not linear, or training is not plain.
         """
+        self._need_plain("the linear reduction")
         from .linear import linear_equations
 
         return linear_equations(self)
 
     def limits(self) -> Derivation:
         """γ0 → 0, parameters → 0, one hidden layer, linear units: taken on these equations and checked."""
+        self._need_plain("these limits")
         from .limits import limits_derivation
 
         return limits_derivation(self)
+
+    def _need_plain(self, what: str) -> None:
+        if not self.training.plain:
+            raise BadInput(
+                f"{what} reads the equations of full-batch steps on the squared loss of one output; these have {self.training.title()[2:]}: "
+                "take dmft_equations(rule, net) without training="
+            )
 
     def derivation(self) -> Derivation:
         """From the update rule to the closed equations, line by line."""
@@ -363,7 +321,7 @@ class DMFTEquations(Documented):
 
     def title(self) -> str:
         """One line: rule and network."""
-        return f"Mean-field equations of {self.rule.name}: {self.net.depth} hidden layers, activation {self.net.activation}"
+        return f"Mean-field equations of {self.rule.name}: {self.net.depth} hidden layers, activation {self.net.activation}{self.training.title()}"
 
     def definitions(self) -> list[tuple[str, str]]:
         """Symbols (LaTeX) and their meaning, for a document's table."""
@@ -386,11 +344,16 @@ class DMFTEquations(Documented):
         return "\n".join(lines)
 
 
-def dmft_equations(rule: Rule, net: MLP) -> DMFTEquations:
+def dmft_equations(rule: Rule, net: MLP, training: Training = PLAIN) -> DMFTEquations:
     """Derive the mean-field equations of `rule` on `net`.
 
+    Args:
+        rule: the learning rule.
+        net: the network.
+        training: loss, momentum, weight decay, mini-batches, outputs; full-batch steps on the squared loss by default.
+
     Raises:
-        BadInput: `rule` or `net` are not what their names say, or feedback weights learn from what they carry themselves.
+        BadInput: `rule`, `net` or `training` are not what their names say, or feedback weights learn from what they carry themselves.
     """
     if not isinstance(rule, Rule):
         raise BadInput(f"rule={rule!r} is not a learning rule: give GD(), FA(rho), DFA(), Hebb(), GLN() or Rule(…)")
@@ -403,21 +366,14 @@ def dmft_equations(rule: Rule, net: MLP) -> DMFTEquations:
             f"rule {rule.name!r}: its feedback weights learn from {term}, whose response terms are not written as equations yet; "
             "solve_dmft and train_finite run the rule all the same"
         )
-    return DMFTEquations(rule.bind(net))
+    if not isinstance(training, Training):
+        raise BadInput(f"training={training!r} does not say how to train: give Training(loss=…, momentum=…, weight_decay=…, batches=…, outputs=…)")
+    if training.many and evolution is not None and evolution.outer != 0:
+        raise BadInput(
+            f"rule {rule.name!r}: its feedback weights learn outer products {evolution.outer} of each example, which have no output index: "
+            "several outputs are not defined for it; use one output"
+        )
+    return DMFTEquations(rule.bind(net), training)
 
 
-def past(expr: sp.Expr) -> sp.Expr:
-    """Σ over training examples ν and earlier times s < t."""
-    return sp.Sum(expr, (nu, 1, P), (s, 0, t - 1))
-
-
-def past_and_present(expr: sp.Expr) -> sp.Expr:
-    """Σ over training examples ν and times s ≤ t."""
-    return sp.Sum(expr, (nu, 1, P), (s, 0, t))
-
-
-def _eq(left: sp.Expr, right: sp.Expr) -> sp.Equality:
-    return sp.Eq(left, right, evaluate=False)
-
-
-__all__ = ["FIELDS", "DMFTEquations", "MatrixProduct", "Response", "dmft_equations", "past", "past_and_present"]
+__all__ = ["FIELDS", "DMFTEquations", "MatrixProduct", "Response", "dmft_equations"]

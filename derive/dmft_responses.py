@@ -97,9 +97,9 @@ def _forward_response(eqs: DMFTEquations, graph: Graph) -> Response:
         why = "the feedback path never applies W(0)ᵀ (its coefficient on W(0) is 0), so no field of the dynamics comes down through W"
     elif not path:
         why = "the pseudo-gradient does not contain the feedback field, so h never depends on it"
-    kernel = F.A(ell, mu, nu, t, s)
+    kernel = F.A(ell, mu, eqs.nu_back, t, s)
     names = tuple(zeta if node == "ζ" else node for node in path) if not why else ()
-    return _response(kernel, eqs.forward(ell, mu, t), eqs.zeta(ell, nu, s), names, why)
+    return _response(kernel, eqs.forward(ell, mu, t), eqs.zeta(ell, eqs.nu_back, s), names, why)
 
 
 def _backward_response(eqs: DMFTEquations, path: tuple[str, ...]) -> Response:
@@ -112,8 +112,8 @@ def _backward_response(eqs: DMFTEquations, path: tuple[str, ...]) -> Response:
             "the pseudo-gradient contains h neither directly nor through the feedback field: at the readout z̃ is frozen, and from there "
             "down, layer by layer, nothing in z̃ depends on u"
         )
-    kernel = eqs.B_tilde(ell, mu, nu, t, s)
-    return _response(kernel, eqs.g_tilde(ell + 1, mu, t), F.field_u(ell + 1, nu, s), path if not why else (), why)
+    kernel = eqs.B_tilde(ell, eqs.mu_back, nu, t, s)
+    return _response(kernel, eqs.g_tilde(ell + 1, eqs.mu_back, t), F.field_u(ell + 1, nu, s), path if not why else (), why)
 
 
 def _observed_forward_response(eqs: DMFTEquations, graph: Graph) -> Response:
@@ -121,10 +121,10 @@ def _observed_forward_response(eqs: DMFTEquations, graph: Graph) -> Response:
     class_ = F._kind(F.Kernel, "A_r", r"\bar A")
     path = chain(graph, "r", "F(h)")
     why = "" if path else "the true gradient is only observed: r enters z and g, and neither enters any update, so h never depends on r"
-    return _response(class_(ell, mu, nu, t, s), eqs.forward(ell, mu, t), F.field_r(ell, nu, s), path, why)
+    return _response(class_(ell, mu, eqs.nu_back, t, s), eqs.forward(ell, mu, t), F.field_r(ell, eqs.nu_back, s), path, why)
 
 
 def _observed_backward_response(eqs: DMFTEquations, graph: Graph) -> Response:
     """B = ⟨∂g/∂u⟩, needed for the observed true gradient."""
     path = chain(graph, "u", "g")
-    return _response(F.B(ell, mu, nu, t, s), F.field_g(ell + 1, mu, t), F.field_u(ell + 1, nu, s), path, "")
+    return _response(F.B(ell, eqs.mu_back, nu, t, s), F.field_g(ell + 1, eqs.mu_back, t), F.field_u(ell + 1, nu, s), path, "")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import sympy as sp
 
 from .derivation import Derivation, Step, to_latex
-from .fields import P, c0, s, t
+from .fields import P, c0, nu
 from .symbols import eta, gamma0
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def equations_derivation(eqs: DMFTEquations) -> Derivation:
     """Setup, matrix products, conditioning, responses, learned part, closed equations."""
-    steps = [*_setup(eqs), *_evolution_steps(eqs), _products_step(eqs), *_conditioning_steps(eqs), *_learned_steps(eqs)]
+    steps = [*_setup(eqs), *eqs.training.steps(), *_evolution_steps(eqs), _products_step(eqs), *_conditioning_steps(eqs), *_learned_steps(eqs)]
     steps.append(Step("Collected, the closed set of equations.", None, tuple(Step(_caption(n), e) for n, e in eqs.equations.items())))
     return Derivation(eqs.title(), tuple(steps))
 
@@ -39,7 +39,9 @@ _CAPTIONS = {
     "H": "Pseudo-gradient kernel",
     "R": "Overlap of what the feedback weights learn from with the pseudo-gradient",
     "output": "Output, centred at t = 0",
-    "error": "Error signal of the squared loss",
+    "error": "Error signal",
+    "initial weights left": "What weight decay leaves of the initial weights",
+    "memory of updates": "How much of the update made at s is in the weights at t",
     "entk": "Effective neural tangent kernel",
     "covariance u": "The Gaussian part of h",
     "covariance m": "The gates",
@@ -50,8 +52,22 @@ _CAPTIONS = {
 }
 
 
+def _learned_sum(eqs: DMFTEquations) -> str:
+    """Σ k ω Δ over earlier times, examples and outputs, as LaTeX."""
+    outputs = r"\, d" if eqs.training.many else ""
+    weight = eqs.training.counted(nu)
+    front = "" if weight == 1 else to_latex(weight) + r"\,"
+    return rf"\sum_{{s<t,\nu{outputs}}}{front}\Delta_{{{_index(eqs)}}}(s)"
+
+
+def _index(eqs: DMFTEquations) -> str:
+    """ν, or νd."""
+    return to_latex(eqs.nu_back)
+
+
 def _setup(eqs: DMFTEquations) -> list[Step]:
     rule = eqs.rule
+    kept = "" if eqs.training.kept_at_t == 1 else to_latex(eqs.training.kept_at_t) + r"\,"
     return [
         Step(
             "The rule: forward map, pseudo-gradient, and the path of the feedback field with its four coefficients.",
@@ -59,8 +75,9 @@ def _setup(eqs: DMFTEquations) -> list[Step]:
             rf"{_path_latex(eqs)}",
         ),
         Step(
-            "The update of every weight matrix at step t, with c_0 = ηγ0/P; all sums over ν run over the training examples.",
-            r"W^{\ell}(t) = W^{\ell}(0) + \frac{c_0}{\sqrt N}\sum_{s<t,\nu}\Delta_\nu(s)\,\tilde g^{\ell+1}_\nu(s)\,F(h^{\ell}_\nu(s))^{\top}",
+            "The weights at step t, with c_0 = ηγ0/P; all sums over ν run over the training examples.",
+            rf"W^{{\ell}}(t) = {kept}W^{{\ell}}(0) + \frac{{c_0}}{{\sqrt N}}{_learned_sum(eqs)}\,"
+            rf"\tilde g^{{\ell+1}}_{{{_index(eqs)}}}(s)\,F(h^{{\ell}}_\nu(s))^{{\top}}",
         ),
     ]
 
@@ -79,8 +96,8 @@ def _evolution_steps(eqs: DMFTEquations) -> list[Step]:
     if evolution.outer != 0:
         parts.append(r"\frac{1}{P\sqrt N}\sum_\nu F(h^{\ell}_\nu)\,v_\nu^{\ell+1\,\top},\qquad v = " + to_latex(evolution.outer))
     memory = [r"b_1(t) = " + to_latex(eqs.on_initial), r"b_0(t) = " + to_latex(eqs.on_independent)]
-    if evolution.memory(t, s) != 0:
-        memory.append(r"\kappa(t,s) = " + to_latex(evolution.memory(t, s)))
+    if eqs.feedback_memory != 0:
+        memory.append(r"\kappa(t,s) = " + to_latex(eqs.feedback_memory))
     return [
         Step("The feedback weights learn: at every step", r"B^{\ell} \leftarrow " + " + ".join(parts)),
         Step(
@@ -157,20 +174,22 @@ def _response_line(found: Response) -> Step:
 
 
 def _learned_steps(eqs: DMFTEquations) -> list[Step]:
+    total, back, here = _learned_sum(eqs), _index(eqs), to_latex(eqs.mu_back)
+    kernel = back if here == r"\mu" else "," + back
     steps = [
         Step(
             "The learned part of W is a sum of outer products, so applied to an activity it is a sum of pseudo-gradients weighted by overlaps: "
             "an order parameter times a field.",
-            r"\frac{c_0}{N}\sum_{s<t,\nu}\Delta_\nu(s)\,\tilde g^{\ell+1}_\nu(s)\,F(h^{\ell}_\nu(s))\cdot F(h^{\ell}_\mu(t)) \to "
-            r"c_0\sum_{s<t,\nu}\Delta_\nu(s)\,\Phi^{\ell}_{\mu\nu}(t,s)\,\tilde g^{\ell+1}_\nu(s)",
+            rf"\frac{{c_0}}{{N}}{total}\,\tilde g^{{\ell+1}}_{{{back}}}(s)\,F(h^{{\ell}}_\nu(s))\cdot F(h^{{\ell}}_\mu(t)) \to "
+            rf"c_0{total}\,\Phi^{{\ell}}_{{\mu\nu}}(t,s)\,\tilde g^{{\ell+1}}_{{{back}}}(s)",
         )
     ]
     if eqs.net.depth > 1:
         steps.append(
             Step(
                 "Transposed and applied to the true gradient, it is a sum of activities weighted by gradient–pseudo-gradient overlaps.",
-                r"\frac{c_0}{N}\sum_{s<t,\nu}\Delta_\nu(s)\,F(h^{\ell}_\nu(s))\;\tilde g^{\ell+1}_\nu(s)\cdot g^{\ell+1}_\mu(t) \to "
-                r"c_0\sum_{s<t,\nu}\Delta_\nu(s)\,\tilde G^{\ell+1}_{\mu\nu}(t,s)\,F(h^{\ell}_\nu(s))",
+                rf"\frac{{c_0}}{{N}}{total}\,F(h^{{\ell}}_\nu(s))\;\tilde g^{{\ell+1}}_{{{back}}}(s)\cdot g^{{\ell+1}}_{{{here}}}(t) \to "
+                rf"c_0{total}\,\tilde G^{{\ell+1}}_{{{here}{kernel}}}(t,s)\,F(h^{{\ell}}_\nu(s))",
             )
         )
         if not eqs.follows_gradient and eqs.coefficient("transported") == 0 and eqs.rule.evolution is None:
@@ -180,6 +199,7 @@ def _learned_steps(eqs: DMFTEquations) -> list[Step]:
 
 def definitions(eqs: DMFTEquations) -> list[tuple[str, str]]:
     """The rows of a document's table of definitions."""
+    top = "δ_cd" if eqs.training.many else "1"
     rows = [
         (to_latex(sp.Eq(c0, eta * gamma0 / P)), "step size times feature-learning strength over the number of training examples P"),
         (r"h^{\ell}_\mu(t)", "preactivation of layer ℓ on example μ before update t"),
@@ -198,12 +218,13 @@ def definitions(eqs: DMFTEquations) -> list[tuple[str, str]]:
     if eqs.coefficient("direct") != 0:
         rows.append((r"\xi^{\ell}", "direct feedback vector, standard normal, frozen"))
     rows += [
-        (r"\Phi^{\ell},\ G^{\ell},\ \tilde G^{\ell},\ H^{\ell}", "order parameters; Φ⁰ = K^x, G^{L+1} = G̃^{L+1} = H^{L+1} = 1"),
+        (r"\Phi^{\ell},\ G^{\ell},\ \tilde G^{\ell},\ H^{\ell}", f"order parameters; Φ⁰ = K^x, G^{{L+1}} = G̃^{{L+1}} = H^{{L+1}} = {top}"),
         (r"\langle\cdot\rangle", "average over the single-site process"),
     ]
     for found in eqs.responses:
         if not found.vanishes:
             rows.append((to_latex(found.kernel), "response function; A⁰ = 0 and B^L = 0"))
+    rows += eqs.training.definitions()
     for layer, path in enumerate(eqs.bound.path, 1):
         if len(set(eqs.bound.path)) > 1:
             given = {k: v for k, v in vars(path).items() if v != 0}

@@ -15,7 +15,23 @@ ell = sp.Symbol("ell", integer=True, positive=True)
 mu, nu = sp.symbols("mu nu", integer=True, positive=True)
 t, s = sp.symbols("t s", integer=True, nonnegative=True)
 P, T, L = sp.symbols("P T L", integer=True, positive=True)
+# Outputs, where there are several.
+c, d = sp.symbols("c d", integer=True, positive=True)
 c0 = sp.Symbol("c_0", positive=True)
+
+
+def _joined(first: str, second: str) -> str:
+    """Two indices below a kernel, apart where one of them is double."""
+    return f"{first},{second}" if " " in first + second else first + second
+
+
+class with_output(sp.Function):
+    """Example and output as one index, printed μc."""
+
+    nargs = 2
+
+    def _latex(self, printer: LatexPrinter, exp: str | None = None) -> str:
+        return " ".join(printer._print(arg) for arg in self.args)
 
 
 class Field(sp.Function):
@@ -39,7 +55,7 @@ class Kernel(sp.Function):
 
     def _latex(self, printer: LatexPrinter, exp: str | None = None) -> str:
         layer, first, second, *times = (printer._print(arg) for arg in self.args)
-        text = rf"{self.tex}^{{{layer}}}_{{{first}{second}}}({','.join(times)})"
+        text = rf"{self.tex}^{{{layer}}}_{{{_joined(first, second)}}}({','.join(times)})"
         return text if exp is None else rf"\bigl({text}\bigr)^{{{exp}}}"
 
 
@@ -50,7 +66,7 @@ class entk(sp.Function):
 
     def _latex(self, printer: LatexPrinter, exp: str | None = None) -> str:
         first, second, *times = (printer._print(arg) for arg in self.args)
-        return rf"K_{{{first}{second}}}({','.join(times)})"
+        return rf"K_{{{_joined(first, second)}}}({','.join(times)})"
 
 
 class Signal(sp.Function):
@@ -63,6 +79,17 @@ class Signal(sp.Function):
         example, time = (printer._print(arg) for arg in self.args)
         text = rf"{self.tex}_{{{example}}}({time})"
         return text if exp is None else rf"\bigl({text}\bigr)^{{{exp}}}"
+
+
+class TimeFunction(sp.Function):
+    """A number that depends on time alone: what training keeps of weights and of updates."""
+
+    is_real = True
+    tex = "?"
+
+    def _latex(self, printer: LatexPrinter, exp: str | None = None) -> str:
+        text = rf"{self.tex}({','.join(printer._print(time) for time in self.args)})"
+        return text if exp is None else rf"{text}^{{{exp}}}"
 
 
 class average(sp.Function):
@@ -128,3 +155,7 @@ B_tilde = _kind(Kernel, "B_tilde", r"\tilde B")
 output = _kind(Signal, "f", "f")
 target = sp.IndexedBase("y")
 error = _kind(Signal, "Delta", r"\Delta")
+share = _kind(Signal, "omega", r"\omega")
+# What is left of the initial weights, and of an update.
+kept = _kind(TimeFunction, "k_0", "k")
+memory = _kind(TimeFunction, "k", "k")

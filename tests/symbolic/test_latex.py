@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from pylatexenc.latexwalker import LatexWalker, LatexWalkerParseError
 
-from derive import DFA, FA, GD, GLN, MLP, Hebb, dmft_equations, exp, lazy_kernel, rho, x
+from derive import DFA, FA, GD, GLN, MLP, Hebb, Symbol, Training, beta, dmft_equations, exp, lam, lazy_kernel, rho, symmetric_alignment, x
 from derive.derivation import in_unicode
 
 SUBJECTS = {
@@ -15,6 +15,11 @@ SUBJECTS = {
     "gln_erf_3": lambda: lazy_kernel(GLN(), MLP(3, "erf")),
     "fa_tanh_bias": lambda: lazy_kernel(FA(rho), MLP(2, "tanh", sigma_b=0.5)),
     "own_activation": lambda: lazy_kernel(GD(), MLP(1, x * exp(-(x**2)))),
+    "training_all": lambda: dmft_equations(
+        symmetric_alignment(), MLP(2, "tanh", sigma_b=0.5), Training("logistic", momentum=beta, weight_decay=lam, batches=True)
+    ),
+    "training_outputs": lambda: dmft_equations(FA(rho), MLP(3, "relu"), Training("cross-entropy", outputs=Symbol("C"))),
+    "loss": lambda: Training("cross-entropy", outputs=2).loss,
     **{
         f"equations_{rule.name.split('(')[0]}": (lambda rule=rule: dmft_equations(rule, MLP(3, "relu")))
         for rule in (GD(), FA(rho), DFA(), Hebb(), GLN())
@@ -32,7 +37,7 @@ def test_documents_parse(name):
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed; test_documents_parse still checks the sources")
-@pytest.mark.parametrize("name", ["fa_relu_2", "gd_gelu_1", "fa_tanh_bias", "equations_FA", "equations_GLN"])
+@pytest.mark.parametrize("name", ["fa_relu_2", "gd_gelu_1", "fa_tanh_bias", "equations_FA", "equations_GLN", "training_all", "training_outputs", "loss"])
 def test_documents_compile_without_errors(name, tmp_path):
     (tmp_path / "document.tex").write_text(SUBJECTS[name]().document())
     done = subprocess.run(
