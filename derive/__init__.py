@@ -115,6 +115,7 @@ from .symbols import (
     y,
     z,
 )
+from .teacher_student import TeacherStudent, teacher_student
 from .training import Training
 
 __all__ = [name for name, value in list(globals().items()) if not name.startswith("_") and not isinstance(value, ModuleType)]

@@ -93,6 +93,8 @@ def layer_symbol(base: str, layer: int | None = None, pair: str | None = None, *
 
 def latex_name(symbol: sp.Symbol) -> str:
     """How a kernel's symbol is printed, layer above and pair below; empty for other symbols, which SymPy prints well."""
+    if symbol.is_integer:  # a number of units, not a kernel
+        return ""
     if symbol.name == "Delta":
         return r"\Delta"
     base, _, pair = symbol.name.rpartition("_")

@@ -18,12 +18,14 @@ from .jaxify import jaxify
 from .lazy import solve_lazy
 from .linear import solve_linear
 from .observables import alignment_with, entk_layers, learning_shares, movement
+from .online import OnlineSolution, solve_online
 from .plotting import plot, plot_compare
 from .problem import Problem
 from .solution import Solution
 from .sweep import Sweep, sweep
 
 __all__ = [
-    "Partial", "Problem", "Solution", "SolveFailed", "Sweep", "alignment_with", "entk_layers", "jaxify", "learning_shares",
-    "load_checkpoint", "movement", "plot", "plot_compare", "solve_dmft", "solve_lazy", "solve_linear", "sweep", "train_finite",
+    "OnlineSolution", "Partial", "Problem", "Solution", "SolveFailed", "Sweep", "alignment_with", "entk_layers", "jaxify",
+    "learning_shares", "load_checkpoint", "movement", "plot", "plot_compare", "solve_dmft", "solve_lazy", "solve_linear",
+    "solve_online", "sweep", "train_finite",
 ]  # fmt: skip

@@ -105,24 +105,38 @@ def _two_sum(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 @jax.custom_jvp
-def det2(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
-    """ab − c² without cancellation.
+def cross(a: jax.Array, b: jax.Array, c: jax.Array, d: jax.Array) -> jax.Array:
+    """ab − cd without cancellation.
 
     The products of the halves are exact, and the sums of the leading ones carry their rounding errors along, so that the
-    result is right to a few ulps down to 2^{−100} ab. A negative result of rounding size is 0.
+    result is right to a few ulps down to 2^{−100} |ab|, and exactly 0 for equal products.
+    """
+    a, b, c, d = _common(a, b, c, d)
+    if a.dtype not in (jnp.float32, jnp.float64):
+        return cross(*(v.astype(jnp.float32) for v in (a, b, c, d))).astype(a.dtype)
+    (ah, al), (bh, bl), (ch, cl), (dh, dl) = map(_halves, (a, b, c, d))
+    middle, middle_error = _two_sum(ah * bl, al * bh)
+    middle, error = _two_sum(middle, -(ch * dl + cl * dh))
+    leading, leading_error = _two_sum(ah * bh, -ch * dh)
+    return (leading + middle) + ((leading_error + middle_error + error) + (al * bl - cl * dl))
+
+
+@cross.defjvp
+def _cross_jvp(primals, tangents):
+    (a, b, c, d), (da, db, dc, dd) = primals, tangents
+    return cross(a, b, c, d), b * da + a * db - d * dc - c * dd
+
+
+@jax.custom_jvp
+def det2(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
+    """ab − c² without cancellation, by `cross`; a negative result of rounding size is 0.
 
     Args:
         a, b: variances.
         c: covariance, c² ≤ ab.
     """
     a, b, c = _common(a, b, c)
-    if a.dtype not in (jnp.float32, jnp.float64):
-        return det2(*(v.astype(jnp.float32) for v in (a, b, c))).astype(a.dtype)
-    (ah, al), (bh, bl), (ch, cl) = _halves(a), _halves(b), _halves(c)
-    cross, cross_error = _two_sum(ah * bl, al * bh)
-    cross, error = _two_sum(cross, -2 * (ch * cl))
-    leading, leading_error = _two_sum(ah * bh, -ch * ch)
-    value = (leading + cross) + ((leading_error + cross_error + error) + (al * bl - cl * cl))
+    value = cross(a, b, c, c)
     rounding = _DET_ULPS * float(jnp.finfo(a.dtype).eps) * (a * b)
     return jnp.where((value < 0) & (value > -rounding), 0, value)
 

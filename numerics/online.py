@@ -1,0 +1,220 @@
+"""Online learning of a teacher: the derived order-parameter equations, integrated.
+
+    out = solve_online(teacher_student(DFA(), "erf"), Q=Q0, R=R0, T=T, A=A, v=v0, F=F, eta=0.2, t=times)
+
+The right-hand side is generated code; the integrator is adaptive, of order 8, with dense output. Every argument may have one leading axis,
+over which the solution is mapped: seeds, feedbacks, learning rates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .errors import SolveFailed
+from .jaxify import load_source
+
+RANKS = {"Q": 2, "R": 2, "T": 2, "A": 1, "v": 1, "F": 1, "eta": 0, "sigma": 0, "kappa": 0}
+# How negative an eigenvalue of the fields' covariance may be, relative to its largest entry, before a start is refused.
+SLACK = 1e-9
+
+
+@dataclass(frozen=True)
+class OnlineSolution:
+    """Order parameters at the recorded times.
+
+    Attributes:
+        t: times, steps/D.
+        Q, R, v: overlaps of students, of students with teachers, and readout weights.
+        eg: generalisation error, half the mean square against the noiseless teacher.
+        cos_v_F: cosine of the angle between v and the feedback F, NaN where v = 0; None without F.
+        stats: steps taken and rejected; the smallest eigenvalue of the fields' covariance over its largest entry; and where an integral is
+            computed by quadrature the largest change of it when the quadrature is doubled.
+
+    Shapes:
+        t (n,), Q (n, K, K), R (n, K, M), v (n, K), eg (n,), cos_v_F (n,); with a leading axis all but t have it too.
+    """
+
+    t: np.ndarray
+    Q: np.ndarray
+    R: np.ndarray
+    v: np.ndarray
+    eg: np.ndarray
+    cos_v_F: np.ndarray | None
+    stats: Mapping[str, Any] = field(default_factory=dict)
+    _dense: Any = field(default=None, repr=False)
+
+    def at(self, t: Any) -> dict[str, np.ndarray]:
+        """Q, R and v at any times up to the last recorded one; needs `dense=True`.
+
+        Raises:
+            ValueError: solved without dense output, or a time outside.
+        """
+        if self._dense is None:
+            raise ValueError("no dense output was kept: call solve_online(..., dense=True)")
+        times = jnp.atleast_1d(jnp.asarray(t, float))
+        if jnp.any((times < 0) | (times > self.t[-1])):
+            raise ValueError(f"times {np.asarray(t)} outside [0, {self.t[-1]:g}], where the solution was computed")
+        interpolant, mapped = self._dense
+        evaluate = lambda solution: jax.vmap(solution.evaluate)(times)
+        found = (jax.vmap(evaluate) if mapped else evaluate)(interpolant)
+        return dict(zip(("Q", "R", "v"), map(np.asarray, found), strict=True))
+
+    def __repr__(self) -> str:
+        runs = f"{self.eg.shape[0]} runs of " if self.eg.ndim == 2 else ""
+        size = f"K={self.R.shape[-2]}, M={self.R.shape[-1]}"
+        ends = np.atleast_2d(self.eg)
+        aligned = "" if self.cos_v_F is None else f", cos(v, F) → {np.nanmean(np.atleast_2d(self.cos_v_F)[:, -1]):.3f}"
+        return (
+            f"OnlineSolution: {runs}{size}, t = {self.t[0]:g}…{self.t[-1]:g}; eg {ends[:, 0].mean():.3g} → {ends[:, -1].mean():.3g}{aligned}; "
+            f"{int(np.max(self.stats['steps']))} steps"
+        )
+
+
+def solve_online(
+    ts: Any, *, Q: Any, R: Any, T: Any, A: Any, v: Any, F: Any = None, eta: Any = 0.2, sigma: Any = 0.0, kappa: Any = 0.0, t: Any,
+    rtol: float = 1e-9, atol: float = 1e-12, dense: bool = False, max_steps: int = 20_000, **parameters: Any,
+) -> OnlineSolution:  # fmt: skip
+    """Integrate the order-parameter equations from a start at t = 0.
+
+    Args:
+        ts: what `derive.teacher_student` returned.
+        Q, R, v: the start: w_i·w_k/D (K, K), w_i·B_m/D (K, M), readout (K,).
+        T, A: the teacher: B_m·B_n/D (M, M), readout (M,).
+        F: frozen feedback (K,); for a rule that needs none, what v is compared with.
+        eta, sigma, kappa: learning rate, standard deviation of the output noise, weight decay.
+        t: increasing times ≥ 0 at which to record; steps/D.
+        rtol, atol: error of a step.
+        dense: keep the interpolant for `.at(times)`.
+        max_steps: of the integrator, accepted and rejected.
+        parameters: values of the activation's parameters.
+
+    Each argument may have one leading axis more; all that do must agree on its length.
+
+    Raises:
+        ValueError: shapes that do not fit, overlaps that are no covariance, a missing F, or times that do not increase.
+        SolveFailed: the integrator gave up (learning that diverges, or too few steps).
+    """
+    module = _module(ts.source())
+    values = {"Q": Q, "R": R, "T": T, "A": A, "v": v, "F": F, "eta": eta, "sigma": sigma, "kappa": kappa}
+    if F is None:
+        if module.FROZEN:
+            raise ValueError(f"{module.NAME} has a frozen feedback: give F, one entry for each student")
+        values["F"] = np.full(np.shape(v), np.nan)
+    if set(parameters) != set(module.PARAMETERS):
+        raise ValueError(f"parameters {sorted(parameters)} were given but the activation has {sorted(module.PARAMETERS)}")
+    arrays = {name: np.asarray(value, float) for name, value in {**values, **parameters}.items()}
+    batch = _check(arrays)
+    times = np.asarray(t, float)
+    if times.ndim != 1 or times.size == 0 or times[0] < 0 or np.any(np.diff(times) <= 0):
+        raise ValueError(f"t must be increasing times >= 0, got {times}")
+    axes = tuple((name, 0 if value.ndim > RANKS.get(name, 0) else None) for name, value in arrays.items())
+    run = _compiled(ts.source(), axes if batch else (), dense, max_steps)
+    found = jax.tree.map(np.asarray, run(arrays, times, rtol, atol))
+    if not np.all(found["ok"]):
+        raise SolveFailed(
+            f"the integrator of {module.NAME} stopped in {int(np.sum(~found['ok']))} of {found['ok'].size} runs before t = {times[-1]:g} after "
+            f"{int(np.max(found['steps']))} steps: learning diverges at this eta, or it needs max_steps > {max_steps}"
+        )
+    stats = {name: found[name] for name in ("steps", "rejected", "smallest_eigenvalue")}
+    if "integral_error" in found:
+        stats["integral_error"] = found["integral_error"]
+    dense_output = (found["dense"], bool(batch)) if dense else None
+    cosine = None if F is None else found["cos"]
+    return OnlineSolution(times, found["Q"], found["R"], found["v"], found["eg"], cosine, stats, dense_output)
+
+
+def _check(arrays: Mapping[str, np.ndarray]) -> int:
+    """The length of the leading axis, 0 if there is none.
+
+    Raises:
+        ValueError: ranks, sizes or overlaps that do not fit.
+    """
+    for name, value in arrays.items():
+        rank = RANKS.get(name, 0)
+        if value.ndim not in (rank, rank + 1):
+            raise ValueError(f"{name} has shape {value.shape}: it needs {rank} axes, or one more in front for a batch")
+    sizes = {len(value) for name, value in arrays.items() if value.ndim > RANKS.get(name, 0)}
+    if len(sizes) > 1:
+        raise ValueError(f"batches of different lengths {sorted(sizes)}: all arguments with a leading axis must have the same number of runs")
+    K, M = arrays["R"].shape[-2:]
+    expected = {"Q": (K, K), "T": (M, M), "A": (M,), "v": (K,), "F": (K,)}
+    for name, shape in expected.items():
+        if arrays[name].shape[-len(shape) :] != shape:
+            raise ValueError(f"{name} has shape {arrays[name].shape} but R {arrays['R'].shape}: with K={K}, M={M} it must end in {shape}")
+    C = np.asarray(_covariance(*(arrays[name] for name in ("Q", "R", "T"))))
+    lowest, scale = np.min(np.linalg.eigvalsh(C)), np.max(np.abs(C))
+    if not np.allclose(C, np.swapaxes(C, -1, -2), rtol=1e-9, atol=SLACK * scale) or not lowest > -SLACK * scale:
+        raise ValueError(f"[[Q, R], [Rᵀ, T]] is no covariance: its smallest eigenvalue is {lowest:.3g}; overlaps must come from vectors w_k, B_m")
+    return sizes.pop() if sizes else 0
+
+
+def _covariance(Q: Any, R: Any, T: Any) -> jax.Array:
+    """[[Q, R], [Rᵀ, T]], leading axes broadcast."""
+    lead = jnp.broadcast_shapes(*(np.shape(block)[:-2] for block in (Q, R, T)))
+    Q, R, T = (jnp.broadcast_to(block, (*lead, *np.shape(block)[-2:])) for block in (Q, R, T))
+    return jnp.concatenate([jnp.concatenate([Q, R], -1), jnp.concatenate([jnp.swapaxes(R, -1, -2), T], -1)], -2)
+
+
+@cache
+def _module(source: str) -> ModuleType:
+    return load_source(source, "online")
+
+
+@cache
+def _compiled(source: str, axes: tuple[tuple[str, int | None], ...], dense: bool, max_steps: int) -> Any:
+    """The jitted solver; mapped where `axes` says so."""
+    module = _module(source)
+
+    def solve(arrays: dict[str, jax.Array], times: jax.Array, rtol: jax.Array, atol: jax.Array) -> dict[str, Any]:
+        return _integrate(module, arrays, times, rtol, atol, dense, max_steps)
+
+    return jax.jit(jax.vmap(solve, in_axes=(dict(axes), None, None, None)) if axes else solve)
+
+
+def _integrate(
+    module: ModuleType, arrays: dict[str, jax.Array], times: jax.Array, rtol: jax.Array, atol: jax.Array, dense: bool, max_steps: int
+) -> dict[str, Any]:
+    """One run."""
+    T, A, F = arrays["T"], arrays["A"], arrays["F"]
+    parameters = {name: arrays[name] for name in module.PARAMETERS}
+    scalars = (arrays["eta"], arrays["sigma"], arrays["kappa"])
+
+    def rates(_: Any, state: tuple[jax.Array, ...], __: Any) -> tuple[jax.Array, ...]:
+        return module.rates(*state, F, T, A, *scalars, **parameters)
+
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(rates), diffrax.Dopri8(), t0=0.0, t1=times[-1], dt0=None, y0=(arrays["Q"], arrays["R"], arrays["v"]),
+        saveat=diffrax.SaveAt(ts=times, dense=dense), stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol),
+        max_steps=max_steps, throw=False,
+    )  # fmt: skip
+    Q, R, v = solution.ys
+    eg = jax.vmap(lambda Q, R, v: module.error(Q, R, v, T, A, **parameters))(Q, R, v)
+    # cos ∠(v, F)
+    cosine = v @ F / (jnp.linalg.norm(v, axis=-1) * jnp.linalg.norm(F))
+    C = _covariance(Q, R, T)
+    found = {
+        "Q": Q, "R": R, "v": v, "eg": eg, "cos": cosine, "ok": solution.result == diffrax.RESULTS.successful,
+        "steps": solution.stats["num_accepted_steps"], "rejected": solution.stats["num_rejected_steps"],
+        "smallest_eigenvalue": jnp.min(jnp.linalg.eigvalsh(C)) / jnp.max(jnp.abs(C)),
+    }  # fmt: skip
+    if hasattr(module, "I4_error"):
+        found["integral_error"] = jnp.max(jax.vmap(lambda C: _integral_error(module, C, parameters))(C))
+    if dense:
+        found["dense"] = solution.interpolation
+    return found
+
+
+def _integral_error(module: ModuleType, C: jax.Array, parameters: dict[str, jax.Array]) -> jax.Array:
+    """The largest error estimate of I4 over all fields, its first two among them too."""
+    empty = C[:0, :0], C[:0, :], C
+    fields = ("ρa", "ρb", "ρc", "ρd")
+    return jnp.max(module.I4_error(*module.covariances(*empty, fields), **parameters))
