@@ -109,8 +109,10 @@ class Integral:
         Raises:
             NoClosedForm: the pieces have none either.
         """
-        if self.size != 4 or self.obstruction is None:
-            raise BadInput(f"{self.name} of {self.functions}: paths are for averages of four functions without a closed form")
+        if self.obstruction is None:
+            raise BadInput(f"{self.name} of {self.functions} has a closed form: use .expr")
+        if self.name != "I4":
+            raise self.obstruction
         return price_path(self)
 
 

@@ -309,7 +309,8 @@ class TeacherStudent(Documented):
 
         lines = [f"  {in_unicode(to_latex(self.equations[name]))}" for name in self.terms]
         for name, integral in self.integrals.items():
-            lines.append(f"  {name}: " + ("closed form" if integral.closed else f"an integral over closed forms ({integral.obstruction.reason})"))
+            obstruction = integral.obstruction
+            lines.append(f"  {name}: closed form" if obstruction is None else f"  {name}: an integral over closed forms ({obstruction.reason})")
         return "\n".join([self.title(), *lines])
 
 

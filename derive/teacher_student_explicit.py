@@ -55,7 +55,7 @@ def closed(ts: TeacherStudent, integral: sp.Expr) -> sp.Expr:
     name = next(name for name, kind in FIELD_INTEGRALS.items() if isinstance(integral, kind))
     fields = integral.args
     put = {entry(a + 1, b + 1): covariance(fields[a], fields[b]) for a in range(len(fields)) for b in range(a, len(fields))}
-    return ts.integrals[name].expr.subs(put, simultaneous=True)
+    return ts.integrals[name].expr.xreplace(put)
 
 
 def _sum(ts: TeacherStudent, term: Average, at: dict[sp.Symbol, int], students: int, teachers: int) -> sp.Expr:
@@ -65,8 +65,8 @@ def _sum(ts: TeacherStudent, term: Average, at: dict[sp.Symbol, int], students: 
         size = students if index in STUDENTS else teachers
         return sp.Add(*(_sum(ts, inner, {**at, index: value}, students, teachers) for value in range(1, size + 1)))
     numbers = {symbol: sp.Integer(value) for symbol, value in at.items()}
-    integral = sp.sympify(term.integral).subs(numbers)
-    coefficient = term.coefficient.subs(numbers).replace(lambda e: isinstance(e, sp.Indexed) and e.base == Q, lambda e: Q[_sorted(*e.indices)])
+    integral = sp.sympify(term.integral).xreplace(numbers)
+    coefficient = term.coefficient.xreplace(numbers).replace(lambda e: isinstance(e, sp.Indexed) and e.base == Q, lambda e: Q[_sorted(*e.indices)])
     return coefficient * (closed(ts, integral) if integral.args else integral)
 
 

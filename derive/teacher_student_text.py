@@ -46,7 +46,8 @@ def online_derivation(ts: TeacherStudent) -> Derivation:
                 rf"p(x) = {slope},\quad z_k = {feedback},\quad g(x) = {to_latex(ts.act.expr)}",
             ),
             Step(
-                "Inner products of the updated vectors; w·x = √D λ, B·x = √D ρ, and x·x = D with fluctuations of order √D. D times the change in one step, D → ∞",
+                "Inner products of the updated vectors; w·x = √D λ, B·x = √D ρ, and x·x = D with fluctuations of order √D. "
+                "D times the change in one step, D → ∞",
                 None,
                 changes,
             ),

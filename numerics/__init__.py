@@ -19,6 +19,7 @@ from .lazy import solve_lazy
 from .linear import solve_linear
 from .observables import alignment_with, entk_layers, learning_shares, movement
 from .online import OnlineSolution, solve_online
+from .online_sgd import simulate_online
 from .plotting import plot, plot_compare
 from .problem import Problem
 from .solution import Solution
@@ -26,6 +27,6 @@ from .sweep import Sweep, sweep
 
 __all__ = [
     "OnlineSolution", "Partial", "Problem", "Solution", "SolveFailed", "Sweep", "alignment_with", "entk_layers", "jaxify",
-    "learning_shares", "load_checkpoint", "movement", "plot", "plot_compare", "solve_dmft", "solve_lazy", "solve_linear",
-    "solve_online", "sweep", "train_finite",
+    "learning_shares", "load_checkpoint", "movement", "plot", "plot_compare", "simulate_online", "solve_dmft", "solve_lazy",
+    "solve_linear", "solve_online", "sweep", "train_finite",
 ]  # fmt: skip

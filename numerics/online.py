@@ -2,7 +2,7 @@
 
     out = solve_online(teacher_student(DFA(), "erf"), Q=Q0, R=R0, T=T, A=A, v=v0, F=F, eta=0.2, t=times)
 
-The right-hand side is generated code; the integrator is adaptive, of order 8, with dense output. Every argument may have one leading axis,
+The right-hand side is generated code; the integrator is adaptive (Tsitouras 5(4)), with dense output. Every argument may have one leading axis,
 over which the solution is mapped: seeds, feedbacks, learning rates.
 """
 
@@ -19,12 +19,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import safe
 from .errors import SolveFailed
 from .jaxify import load_source
 
 RANKS = {"Q": 2, "R": 2, "T": 2, "A": 1, "v": 1, "F": 1, "eta": 0, "sigma": 0, "kappa": 0}
 # How negative an eigenvalue of the fields' covariance may be, relative to its largest entry, before a start is refused.
 SLACK = 1e-9
+FIRST_STEP = 1e-3  # in units of steps/D; adapted from there
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class OnlineSolution:
         t: times, steps/D.
         Q, R, v: overlaps of students, of students with teachers, and readout weights.
         eg: generalisation error, half the mean square against the noiseless teacher.
-        cos_v_F: cosine of the angle between v and the feedback F, NaN where v = 0; None without F.
+        cos_v_F: cosine of the angle between v and the feedback F, 0 where v = 0; None without F.
         stats: steps taken and rejected; the smallest eigenvalue of the fields' covariance over its largest entry; and where an integral is
             computed by quadrature the largest change of it when the quadrature is doubled.
 
@@ -72,7 +74,7 @@ class OnlineSolution:
         runs = f"{self.eg.shape[0]} runs of " if self.eg.ndim == 2 else ""
         size = f"K={self.R.shape[-2]}, M={self.R.shape[-1]}"
         ends = np.atleast_2d(self.eg)
-        aligned = "" if self.cos_v_F is None else f", cos(v, F) → {np.nanmean(np.atleast_2d(self.cos_v_F)[:, -1]):.3f}"
+        aligned = "" if self.cos_v_F is None else f", cos(v, F) → {np.atleast_2d(self.cos_v_F)[:, -1].mean():.3f}"
         return (
             f"OnlineSolution: {runs}{size}, t = {self.t[0]:g}…{self.t[-1]:g}; eg {ends[:, 0].mean():.3g} → {ends[:, -1].mean():.3g}{aligned}; "
             f"{int(np.max(self.stats['steps']))} steps"
@@ -103,26 +105,17 @@ def solve_online(
         ValueError: shapes that do not fit, overlaps that are no covariance, a missing F, or times that do not increase.
         SolveFailed: the integrator gave up (learning that diverges, or too few steps).
     """
-    module = _module(ts.source())
-    values = {"Q": Q, "R": R, "T": T, "A": A, "v": v, "F": F, "eta": eta, "sigma": sigma, "kappa": kappa}
-    if F is None:
-        if module.FROZEN:
-            raise ValueError(f"{module.NAME} has a frozen feedback: give F, one entry for each student")
-        values["F"] = np.full(np.shape(v), np.nan)
-    if set(parameters) != set(module.PARAMETERS):
-        raise ValueError(f"parameters {sorted(parameters)} were given but the activation has {sorted(module.PARAMETERS)}")
-    arrays = {name: np.asarray(value, float) for name, value in {**values, **parameters}.items()}
-    batch = _check(arrays)
-    times = np.asarray(t, float)
-    if times.ndim != 1 or times.size == 0 or times[0] < 0 or np.any(np.diff(times) <= 0):
-        raise ValueError(f"t must be increasing times >= 0, got {times}")
+    module = module_from(ts.source())
+    given = {"Q": Q, "R": R, "T": T, "A": A, "v": v, "F": F, "eta": eta, "sigma": sigma, "kappa": kappa}
+    arrays, times, batch = checked(module, given, parameters, t)
     axes = tuple((name, 0 if value.ndim > RANKS.get(name, 0) else None) for name, value in arrays.items())
     run = _compiled(ts.source(), axes if batch else (), dense, max_steps)
     found = jax.tree.map(np.asarray, run(arrays, times, rtol, atol))
     if not np.all(found["ok"]):
         raise SolveFailed(
             f"the integrator of {module.NAME} stopped in {int(np.sum(~found['ok']))} of {found['ok'].size} runs before t = {times[-1]:g} after "
-            f"{int(np.max(found['steps']))} steps: learning diverges at this eta, or it needs max_steps > {max_steps}"
+            f"{int(np.max(found['steps']))} steps: learning diverges at this eta, or it needs max_steps > {max_steps}",
+            "diverged",
         )
     stats = {name: found[name] for name in ("steps", "rejected", "smallest_eigenvalue")}
     if "integral_error" in found:
@@ -132,12 +125,28 @@ def solve_online(
     return OnlineSolution(times, found["Q"], found["R"], found["v"], found["eg"], cosine, stats, dense_output)
 
 
-def _check(arrays: Mapping[str, np.ndarray]) -> int:
-    """The length of the leading axis, 0 if there is none.
+def checked(
+    module: ModuleType, given: Mapping[str, Any], parameters: Mapping[str, Any], t: Any
+) -> tuple[dict[str, np.ndarray], np.ndarray, int]:
+    """Arguments as arrays, the times, and the length of the leading axis, 0 if there is none.
 
     Raises:
-        ValueError: ranks, sizes or overlaps that do not fit.
+        ValueError: a missing feedback, parameters, ranks, sizes, overlaps or times that do not fit.
     """
+    if set(parameters) != set(module.PARAMETERS):
+        raise ValueError(f"parameters {sorted(parameters)} were given but the activation has {sorted(module.PARAMETERS)}")
+    if given["F"] is None and module.FROZEN:
+        raise ValueError(f"{module.NAME} has a frozen feedback: give F, one entry for each student")
+    values = {**given, "F": np.zeros_like(given["v"], dtype=float) if given["F"] is None else given["F"], **parameters}
+    arrays = {name: np.asarray(value, float) for name, value in values.items()}
+    times = np.asarray(t, float)
+    if times.ndim != 1 or times.size == 0 or times[0] < 0 or np.any(np.diff(times) <= 0):
+        raise ValueError(f"t must be increasing times >= 0, got {times}")
+    return arrays, times, _batch(arrays)
+
+
+def _batch(arrays: Mapping[str, np.ndarray]) -> int:
+    """The length of the leading axis; ranks, sizes and overlaps are checked."""
     for name, value in arrays.items():
         rank = RANKS.get(name, 0)
         if value.ndim not in (rank, rank + 1):
@@ -150,29 +159,35 @@ def _check(arrays: Mapping[str, np.ndarray]) -> int:
     for name, shape in expected.items():
         if arrays[name].shape[-len(shape) :] != shape:
             raise ValueError(f"{name} has shape {arrays[name].shape} but R {arrays['R'].shape}: with K={K}, M={M} it must end in {shape}")
-    C = np.asarray(_covariance(*(arrays[name] for name in ("Q", "R", "T"))))
+    C = np.asarray(covariance(*(arrays[name] for name in ("Q", "R", "T"))))
     lowest, scale = np.min(np.linalg.eigvalsh(C)), np.max(np.abs(C))
     if not np.allclose(C, np.swapaxes(C, -1, -2), rtol=1e-9, atol=SLACK * scale) or not lowest > -SLACK * scale:
         raise ValueError(f"[[Q, R], [Rᵀ, T]] is no covariance: its smallest eigenvalue is {lowest:.3g}; overlaps must come from vectors w_k, B_m")
     return sizes.pop() if sizes else 0
 
 
-def _covariance(Q: Any, R: Any, T: Any) -> jax.Array:
+def covariance(Q: Any, R: Any, T: Any) -> jax.Array:
     """[[Q, R], [Rᵀ, T]], leading axes broadcast."""
     lead = jnp.broadcast_shapes(*(np.shape(block)[:-2] for block in (Q, R, T)))
     Q, R, T = (jnp.broadcast_to(block, (*lead, *np.shape(block)[-2:])) for block in (Q, R, T))
     return jnp.concatenate([jnp.concatenate([Q, R], -1), jnp.concatenate([jnp.swapaxes(R, -1, -2), T], -1)], -2)
 
 
+def alignment(v: Any, F: Any) -> jax.Array:
+    """cos ∠(v, F) over the last axis, 0 where v = 0."""
+    return safe.divide(v @ F, jnp.linalg.norm(v, axis=-1) * jnp.linalg.norm(F))
+
+
 @cache
-def _module(source: str) -> ModuleType:
+def module_from(source: str) -> ModuleType:
+    """The generated module, executed once."""
     return load_source(source, "online")
 
 
 @cache
 def _compiled(source: str, axes: tuple[tuple[str, int | None], ...], dense: bool, max_steps: int) -> Any:
     """The jitted solver; mapped where `axes` says so."""
-    module = _module(source)
+    module = module_from(source)
 
     def solve(arrays: dict[str, jax.Array], times: jax.Array, rtol: jax.Array, atol: jax.Array) -> dict[str, Any]:
         return _integrate(module, arrays, times, rtol, atol, dense, max_steps)
@@ -192,17 +207,15 @@ def _integrate(
         return module.rates(*state, F, T, A, *scalars, **parameters)
 
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(rates), diffrax.Dopri8(), t0=0.0, t1=times[-1], dt0=None, y0=(arrays["Q"], arrays["R"], arrays["v"]),
+        diffrax.ODETerm(rates), diffrax.Tsit5(), t0=0.0, t1=times[-1], dt0=FIRST_STEP, y0=(arrays["Q"], arrays["R"], arrays["v"]),
         saveat=diffrax.SaveAt(ts=times, dense=dense), stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol),
         max_steps=max_steps, throw=False,
     )  # fmt: skip
     Q, R, v = solution.ys
     eg = jax.vmap(lambda Q, R, v: module.error(Q, R, v, T, A, **parameters))(Q, R, v)
-    # cos ∠(v, F)
-    cosine = v @ F / (jnp.linalg.norm(v, axis=-1) * jnp.linalg.norm(F))
-    C = _covariance(Q, R, T)
+    C = covariance(Q, R, T)
     found = {
-        "Q": Q, "R": R, "v": v, "eg": eg, "cos": cosine, "ok": solution.result == diffrax.RESULTS.successful,
+        "Q": Q, "R": R, "v": v, "eg": eg, "cos": alignment(v, F), "ok": solution.result == diffrax.RESULTS.successful,
         "steps": solution.stats["num_accepted_steps"], "rejected": solution.stats["num_rejected_steps"],
         "smallest_eigenvalue": jnp.min(jnp.linalg.eigvalsh(C)) / jnp.max(jnp.abs(C)),
     }  # fmt: skip
@@ -215,6 +228,4 @@ def _integrate(
 
 def _integral_error(module: ModuleType, C: jax.Array, parameters: dict[str, jax.Array]) -> jax.Array:
     """The largest error estimate of I4 over all fields, its first two among them too."""
-    empty = C[:0, :0], C[:0, :], C
-    fields = ("ρa", "ρb", "ρc", "ρd")
-    return jnp.max(module.I4_error(*module.covariances(*empty, fields), **parameters))
+    return jnp.max(module.I4_error(*module.covariances(C, (len(C),) * 4), **parameters))

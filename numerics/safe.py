@@ -9,6 +9,8 @@ All functions work elementwise on arrays that broadcast, in float32 and float64.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -105,38 +107,24 @@ def _two_sum(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 @jax.custom_jvp
-def cross(a: jax.Array, b: jax.Array, c: jax.Array, d: jax.Array) -> jax.Array:
-    """ab − cd without cancellation.
+def det2(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
+    """ab − c² without cancellation.
 
     The products of the halves are exact, and the sums of the leading ones carry their rounding errors along, so that the
-    result is right to a few ulps down to 2^{−100} |ab|, and exactly 0 for equal products.
-    """
-    a, b, c, d = _common(a, b, c, d)
-    if a.dtype not in (jnp.float32, jnp.float64):
-        return cross(*(v.astype(jnp.float32) for v in (a, b, c, d))).astype(a.dtype)
-    (ah, al), (bh, bl), (ch, cl), (dh, dl) = map(_halves, (a, b, c, d))
-    middle, middle_error = _two_sum(ah * bl, al * bh)
-    middle, error = _two_sum(middle, -(ch * dl + cl * dh))
-    leading, leading_error = _two_sum(ah * bh, -ch * dh)
-    return (leading + middle) + ((leading_error + middle_error + error) + (al * bl - cl * dl))
-
-
-@cross.defjvp
-def _cross_jvp(primals, tangents):
-    (a, b, c, d), (da, db, dc, dd) = primals, tangents
-    return cross(a, b, c, d), b * da + a * db - d * dc - c * dd
-
-
-@jax.custom_jvp
-def det2(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
-    """ab − c² without cancellation, by `cross`; a negative result of rounding size is 0.
+    result is right to a few ulps down to 2^{−100} ab. A negative result of rounding size is 0.
 
     Args:
         a, b: variances.
         c: covariance, c² ≤ ab.
     """
     a, b, c = _common(a, b, c)
-    value = cross(a, b, c, c)
+    if a.dtype not in (jnp.float32, jnp.float64):
+        return det2(*(v.astype(jnp.float32) for v in (a, b, c))).astype(a.dtype)
+    (ah, al), (bh, bl), (ch, cl) = _halves(a), _halves(b), _halves(c)
+    cross, cross_error = _two_sum(ah * bl, al * bh)
+    cross, error = _two_sum(cross, -2 * (ch * cl))
+    leading, leading_error = _two_sum(ah * bh, -ch * ch)
+    value = (leading + cross) + ((leading_error + cross_error + error) + (al * bl - cl * cl))
     rounding = _DET_ULPS * float(jnp.finfo(a.dtype).eps) * (a * b)
     return jnp.where((value < 0) & (value > -rounding), 0, value)
 
@@ -145,6 +133,32 @@ def det2(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
 def _det2_jvp(primals, tangents):
     (a, b, c), (da, db, dc) = primals, tangents
     return det2(a, b, c), b * da + a * db - 2 * c * dc
+
+
+# ---- Cholesky factors ------------------------------------------------------------------------------------------------
+
+
+def cholesky(rows: Sequence[Sequence[jax.Array]]) -> tuple[tuple[jax.Array, ...], ...]:
+    """L with C = L Lᵀ, elementwise on arrays; rows end in zeros once a field is certain given earlier ones.
+
+    What is left of a variance counts as 0 when it is of rounding size: the rest of that row would be noise.
+
+    Args:
+        rows: (C_11,), (C_21, C_22), …: the lower triangle.
+    """
+    found: list[list[jax.Array]] = []
+    for i, row in enumerate(rows):
+        left = variance = row[i]
+        negligible = _DET_ULPS * float(jnp.finfo(variance.dtype).eps) * variance
+        current: list[jax.Array] = []
+        for j in range(i):
+            # L_ij = (C_ij − Σ_k L_ik L_jk)/L_jj
+            rest = row[j] - sum((current[k] * found[j][k] for k in range(j)), jnp.zeros_like(row[j]))
+            current.append(jnp.where(left > negligible, divide(rest, found[j][j]), 0))
+            left = left - current[-1] * current[-1]
+        certain = left <= negligible
+        found.append([*current, jnp.where(certain, 0, jnp.sqrt(jnp.where(certain, 1, left)))])
+    return tuple(map(tuple, found))
 
 
 # ---- angles ----------------------------------------------------------------------------------------------------------

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import sympy as sp
 
-from ..errors import BadInput
 from ..online_integrals import Integral, entries, entry
 from ..symbols import eta, h, kappa, x
-from ..teacher_student import STUDENTS, TEACHERS, lam, sigma
+from ..teacher_student import lam, sigma
 from .emit import _quoted, _tuple, parameter_names, signature
 from .lower import SAFE_FUNCTIONS, Coangle, Divide
 from .printer import JnpPrinter, imports
@@ -19,23 +18,23 @@ if TYPE_CHECKING:
     from ..teacher_student import Average, TeacherStudent
 
 ORDER = 24  # nodes of the quadrature of an I4 without closed form
+SLOPES = {"I2": 0, "I3": 1, "I4": 2, "J2": 2}  # how many of an integral's fields carry the slope p
 SCALARS = {eta: "eta", sigma: "sigma", kappa: "kappa"}
-RESERVED = ("Q", "R", "T", "v", "A", "F", "h", "s", "jnp", "math", "safe", "quadrature", *SCALARS.values(), "order")
+RESERVED = ("Q", "R", "T", "v", "A", "F", "h", "s", "C", "K", "jnp", "math", "safe", "quadrature", *SCALARS.values(), "order")
 
-HELPERS = '''def covariances(Q, R, T, fields):
-    """C_ab, a ≤ b, of fields such as ("λi", "ρn"); every entry has one axis for each index, in order of appearance."""
-    axes = "".join(dict.fromkeys(index for _, index in fields))
+HELPERS = '''def fields(Q, R, T):
+    """The covariance of (λ, ρ)."""
+    return jnp.block([[Q, R], [R.T, T]])
+
+
+def covariances(C, sizes):
+    """C_ab, a ≤ b, each field on an axis of its own; field a runs over the first sizes[a] rows of C."""
 
     def entry(a, b):
-        if a[0] == "ρ" and b[0] == "λ":
-            a, b = b, a
-        block = Q if b[0] == "λ" else R if a[0] == "λ" else T
-        kept = "".join(sorted({a[1], b[1]}, key=axes.index))
-        placed = jnp.einsum(f"{a[1]}{b[1]}->{kept}", block)
-        sizes = dict(zip(kept, placed.shape, strict=True))
-        return placed.reshape([sizes.get(axis, 1) for axis in axes])
+        value = jnp.diagonal(C)[:sizes[a]] if a == b else C[:sizes[a], :sizes[b]]
+        return value.reshape([sizes[k] if k in (a, b) else 1 for k in range(len(sizes))])
 
-    return [entry(a, b) for k, a in enumerate(fields) for b in fields[k:]]
+    return [entry(a, b) for a in range(len(sizes)) for b in range(a, len(sizes))]
 
 
 def full(value, *entries):
@@ -70,16 +69,10 @@ class Root(sp.Function):
     nargs = 3
 
 
-class Cross(sp.Function):
-    """ab − cd from (a, b, c, d)."""
-
-    nargs = 4
-
-
 class OnlinePrinter(JnpPrinter):
     """Prints roots of determinants and angles made of them in the forms that stay accurate where fields coincide."""
 
-    functions: ClassVar[dict[type, str]] = {**JnpPrinter.functions, **SAFE_FUNCTIONS, Cross: "safe.cross"}
+    functions: ClassVar[dict[type, str]] = {**JnpPrinter.functions, **SAFE_FUNCTIONS}
 
     def _print_Root(self, expr: Root) -> str:
         return f"safe.sqrt(jnp.maximum(safe.det2({', '.join(map(self._print, expr.args))}), 0.0))"
@@ -180,16 +173,17 @@ class _Writer:
             found, value = self._lines(slope.regular, "r")
             lines, terms = [*lines, *found], [value]
         for number, (k, weight, expr) in enumerate(slope.conditional):
-            conditional = {entry(a, b): sp.Symbol(f"B{a}{b}", real=True) for a in range(1, 5) for b in range(a, 5) if k not in (a, b)}
-            lines.append(f"    # covariances given χ{k} = 0")
-            for symbol, name in conditional.items():
-                a, b = int(symbol.name[1]), int(symbol.name[2])
-                variance = f"C{k}{k}"
-                lines.append(f"    {name} = safe.divide(safe.cross({variance}, {symbol}, {entry(k, a)}, {entry(k, b)}), {variance})")
-                self.printer.names[name] = name.name
-            found, value = self._lines(expr.xreplace(conditional), f"d{number}_")
+            order = [k, *(a for a in (4, 3, 2, 1) if a != k)]
+            factor = {(a, b): sp.Symbol(f"L{a}{b}", **{"positive" if a == b else "real": True}) for n, a in enumerate(order) for b in order[: n + 1]}
+            self.printer.names.update({symbol: symbol.name for symbol in factor.values()})
+            names = ", ".join(_row(factor[a, b] for b in order[: n + 1]) for n, a in enumerate(order))
+            rows = ", ".join(_row(entry(a, b) for b in order[: n + 1]) for n, a in enumerate(order))
+            lines += [f"    # C = L Lᵀ in the order {order}; the rows without their first entry are those of the covariance given χ{k} = 0"]
+            lines += [f"    {names} = safe.cholesky(({rows}))"]
+            found, value = self._lines(in_factors(expr, order, factor), f"d{number}_")
+            density = self.printer.doprint(weight / sp.sqrt(2 * sp.pi))
             lines += found
-            terms.append(f"({value})*safe.divide({self.printer.doprint(weight / sp.sqrt(2 * sp.pi))}, safe.sqrt(C{k}{k}))")
+            terms.append(f"({value})*safe.divide({density}, L{k}{k})")
         return "\n".join([*lines, f"    return {' + '.join(terms)}"])
 
     # ---- rates -------------------------------------------------------------------------------------------------------
@@ -201,7 +195,7 @@ class _Writer:
             body += [f"    d{name} = (", *(f"        {line}" for line in self._terms(self.ts.terms[name], axes, calls)), "    )"]
         return "\n".join([
             f"def rates({signature('Q, R, v, F, T, A, eta, sigma, kappa', self.keywords)}):",
-            '    """d/dt of Q, R and v."""', *calls.lines, *body, "    return dQ, dR, dv",
+            '    """d/dt of Q, R and v."""', *calls.lines(), *body, "    return dQ, dR, dv",
         ])  # fmt: skip
 
     def error(self) -> str:
@@ -209,8 +203,9 @@ class _Writer:
         calls = _Calls(self.passed)
         terms = self._terms(self.ts.terms["eg"], "", calls)
         return "\n".join([
-            f"def error({signature('Q, R, v, T, A', self.keywords)}):", '    """The generalisation error, half the mean square against the noiseless teacher."""',
-            *calls.lines, "    return (", *(f"        {line}" for line in terms), "    )",
+            f"def error({signature('Q, R, v, T, A', self.keywords)}):",
+            '    """The generalisation error, half the mean square against the noiseless teacher."""',
+            *calls.lines(), "    return (", *(f"        {line}" for line in terms), "    )",
         ])  # fmt: skip
 
     def _terms(self, terms: Sequence[Average], axes: str, calls: _Calls) -> list[str]:
@@ -236,25 +231,51 @@ class _Writer:
 
 
 class _Calls:
-    """Names for the arrays of integrals that a function needs, and the lines that compute them."""
+    """The arrays of integrals that a function needs: each integral once, over all fields, and slices of it."""
 
     def __init__(self, passed: str) -> None:
-        self.passed, self.lines = passed, []
-        self.known: dict[sp.Expr, tuple[str, str]] = {}
+        self.passed = passed
+        self.known: dict[str, tuple[int, int]] = {}
 
     def name(self, integral: sp.Expr) -> tuple[str, str]:
-        """(axes, name) of an integral's array."""
-        if integral not in self.known:
-            kind = type(integral).__name__
-            fields = [("λ" if f.base == lam else "ρ") + str(f.indices[0]) for f in integral.args]
-            axes = "".join(dict.fromkeys(f[1] for f in fields))
-            if len({*axes} & {str(index) for index in (*STUDENTS, *TEACHERS)}) != len(axes):
-                raise BadInput(f"unknown indices in {integral}")
-            name = f"{kind}_{''.join(f[1] for f in fields)}"
-            listed = ", ".join(f'"{f}"' for f in fields)
-            self.lines.append(f"    {name} = {kind}(*covariances(Q, R, T, ({listed})){self.passed})")
-            self.known[integral] = (axes, name)
-        return self.known[integral]
+        """(axes, slice) of an integral's array; slopes are those of students."""
+        kind, slopes = type(integral).__name__, SLOPES[type(integral).__name__]
+        self.known[kind] = (slopes, len(integral.args))
+        parts = [":" if a < slopes else ":K" if f.base == lam else "K:" for a, f in enumerate(integral.args)]
+        slices = "" if set(parts) == {":"} else f"[{', '.join(parts)}]"
+        return "".join(str(f.indices[0]) for f in integral.args), f"{kind}_all{slices}"
+
+    def lines(self) -> list[str]:
+        """Assignments."""
+        calls = []
+        for kind, (slopes, size) in self.known.items():
+            sizes = ", ".join(["K"] * slopes + ["len(C)"] * (size - slopes))
+            calls.append(f"    {kind}_all = {kind}(*covariances(C, ({sizes})){self.passed})")
+        return ["    K, C = len(v), fields(Q, R, T)", *calls]
+
+
+def _row(symbols: Iterable[sp.Symbol]) -> str:
+    names = [symbol.name for symbol in symbols]
+    return f"({', '.join(names)}{',' * (len(names) == 1)})"
+
+
+def in_factors(expr: sp.Expr, order: Sequence[int], factor: Mapping[tuple[int, int], sp.Symbol]) -> sp.Expr:
+    """A closed form in conditional covariances C_ab by the Cholesky factor: roots of determinants become products, which cancel in angles.
+
+    Where two fields coincide the angles given one and given the other are noise, but complementary; written like this they stay so.
+    """
+    rest = order[1:]
+    product = lambda a, b: sp.Add(*(factor[a, c] * factor[b, c] for c in rest if (a, c) in factor and (b, c) in factor))
+    put = {entry(a, b): product(a, b) for a in rest for b in rest if a <= b}
+    simple = lambda e: sp.sqrt(sp.factor(sp.expand(e.base))) ** (2 * e.exp)
+    opened = expr.xreplace(put).replace(lambda e: isinstance(e, sp.Pow) and e.exp.is_Rational and e.exp.q == 2, simple)
+
+    def cancelled(s: sp.Expr, c: sp.Expr) -> sp.Expr:
+        ratio = sp.cancel(sp.factor(sp.expand(c)) / s)
+        above, below = sp.fraction(ratio)
+        return Coangle(-above, below)
+
+    return opened.replace(sp.atan2, cancelled)
 
 
 # ---- forms that stay accurate where fields coincide --------------------------------------------------------------------
@@ -263,14 +284,14 @@ class _Calls:
 def stable(expr: sp.Expr) -> sp.Expr:
     """Roots of determinants, angles and quotients in the forms of `numerics.safe`; values are unchanged."""
     is_root = lambda e: isinstance(e, sp.Pow) and e.exp.is_Rational and e.exp.q == 2
-    expr = expr.replace(is_root, lambda e: _root(e) if _determinant(e.base) else e)
+    expr = expr.replace(is_root, _root)
     expr = expr.replace(sp.atan2, _angle)
     return expr.replace(lambda e: isinstance(e, sp.Mul | sp.Pow), _quotient)
 
 
 def _root(power: sp.Pow) -> sp.Expr:
-    P, Q, R = _determinant(power.base)
-    return Root(_product_difference(P), _product_difference(Q), _product_difference(R)) ** (2 * power.exp)
+    split = _determinant(power.base)
+    return power if split is None else Root(*split) ** (2 * power.exp)
 
 
 def _determinant(radicand: sp.Expr) -> tuple[sp.Expr, sp.Expr, sp.Expr] | None:
@@ -291,27 +312,7 @@ def _determinant(radicand: sp.Expr) -> tuple[sp.Expr, sp.Expr, sp.Expr] | None:
 
 def _angle(y: sp.Expr, c: sp.Expr) -> sp.Expr:
     """atan2(s, −c) as the angle of which `numerics.safe` knows the value at coincident and at zero fields."""
-    if isinstance(y, Root):
-        return Coangle(_product_difference(-c), y)
-    return sp.atan2(y, c)
-
-
-def _product_difference(expr: sp.Expr) -> sp.Expr:
-    """ab − cd with four entries as one function without cancellation."""
-    if not isinstance(expr, sp.Add) or len(expr.args) != 2:
-        return expr
-    negative = [t for t in expr.args if t.could_extract_minus_sign()]
-    if len(negative) != 1:
-        return expr
-    sides = [_two_factors(t) for t in (expr - negative[0], -negative[0])]
-    return expr if None in sides else Cross(*sides[0], *sides[1])
-
-
-def _two_factors(term: sp.Expr) -> tuple[sp.Expr, sp.Expr] | None:
-    if isinstance(term, sp.Pow) and term.exp == 2 and term.base.is_Symbol:
-        return term.base, term.base
-    factors = term.args if isinstance(term, sp.Mul) else ()
-    return (factors[0], factors[1]) if len(factors) == 2 and all(f.is_Symbol for f in factors) else None
+    return Coangle(-c, y) if isinstance(y, Root) else sp.atan2(y, c)
 
 
 def _quotient(expr: sp.Expr) -> sp.Expr:
