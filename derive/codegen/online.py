@@ -48,12 +48,15 @@ PATH = '''def I4({names}{keywords}, order=ORDER):
     s, weight = quadrature.legendre(1, order)
     tau = 1 - s**2
     D13, D14, D23, D24 = tau*C13, tau*C14, tau*C23, tau*C24
-    rate = (
-        C13*I4_slope(C11, C12, D13, D14, C22, D23, D24, C33, C34, C44{passed})
-        + C23*I4_slope(C22, C12, D23, D24, C11, D13, D14, C33, C34, C44{passed})
-        + C14*I4_slope(C11, C12, D14, D13, C22, D24, D23, C44, C34, C33{passed})
-        + C24*I4_slope(C22, C12, D24, D23, C11, D14, D13, C44, C34, C33{passed})
+    at = (
+        (C11, C12, D13, D14, C22, D23, D24, C33, C34, C44),
+        (C22, C12, D23, D24, C11, D13, D14, C33, C34, C44),
+        (C11, C12, D14, D13, C22, D24, D23, C44, C34, C33),
+        (C22, C12, D24, D23, C11, D14, D13, C44, C34, C33),
     )
+    together = lambda entries: jnp.stack(jnp.broadcast_arrays(*entries))
+    slopes = I4_slope(*map(together, zip(*at, strict=True)){passed})
+    rate = jnp.sum(together((C13, C23, C14, C24))*slopes, axis=0)
     return start + jnp.sum(2*s*weight*rate, axis=-1)
 
 
