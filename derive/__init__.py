@@ -86,6 +86,7 @@ from .symbols import (
     K_mumu,
     K_munu,
     K_nunu,
+    W,
     a,
     alpha,
     b,

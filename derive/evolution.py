@@ -15,8 +15,9 @@ from functools import cache
 
 import sympy as sp
 
+from .admissible import check
 from .errors import BadInput
-from .symbols import Delta, g_tilde, h, m, omega, x, z
+from .symbols import Delta, g_tilde, h, omega
 
 FIELDS = {h, g_tilde, Delta, omega}
 
@@ -61,11 +62,7 @@ class Evolution:
             if getattr(self, name).free_symbols & FIELDS:
                 raise BadInput(f"{name}={getattr(self, name)} contains a field: rates are numbers or parameters; fields belong into outer=")
 
-        strangers = self.outer.free_symbols & {m, x, z}
-        if strangers:
-            raise BadInput(
-                f"outer={self.outer} may use h, g_tilde, Delta, omega of the layer above and parameters, not {', '.join(map(str, strangers))}"
-            )
+        check("Evolution", "outer product", self.outer, FIELDS)
 
     @property
     def free_symbols(self) -> set[sp.Symbol]:

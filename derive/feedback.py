@@ -8,6 +8,7 @@ from __future__ import annotations
 import sympy as sp
 
 from . import primitives
+from .admissible import check
 from .derivation import Derivation, Step
 from .errors import BadInput
 from .evolving import EvolvingFeedback
@@ -92,6 +93,7 @@ def entrywise_feedback(function: sp.Expr) -> tuple[Feedback, Derivation]:
         BadInput: other symbols in f, E[f] ≠ 0 (an entry's mean adds up to a rank-one matrix of norm N), or f = 0.
         NoClosedForm: a moment that the Gaussian engine cannot bring to closed form.
     """
+    check("entrywise_feedback", "function", function, (u, v))
     strangers = function.free_symbols - {u, v}
     if strangers:
         names = ", ".join(sorted(map(str, strangers)))

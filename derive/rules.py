@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import sympy as sp
 
 from .activations import Activation
+from .admissible import check
 from .errors import BadInput
 from .evolution import Evolution
 from .network import MLP
@@ -54,7 +55,10 @@ class Feedback:
 
     def __post_init__(self) -> None:
         for name in COEFFICIENTS:
-            object.__setattr__(self, name, _coefficient(getattr(self, name)))
+            value = _coefficient(getattr(self, name))
+            object.__setattr__(self, name, value)
+            for entry in value if isinstance(value, tuple) else (value,):
+                check("Feedback", f"coefficient {name}", entry, ())
         if self.evolution is not None and not isinstance(self.evolution, Evolution):
             raise BadInput(f"evolution={self.evolution!r} is not an update of feedback weights: give Evolution(decay=…, pull=…, …)")
 
@@ -109,7 +113,7 @@ class Rule:
         forward: what the next layer receives from this one: phi(h), or dphi(m)*h in a gated linear network.
 
     Raises:
-        BadInput: g̃ uses z though the feedback path is empty.
+        BadInput: g̃ uses z though the feedback path is empty, or an expression has a term that the theory cannot treat (see `admissible`).
 
     Example:
         >>> FA_without_slope = Rule("FA without slope", z, Feedback(initial=rho, independent=sqrt(1 - rho**2)))
@@ -123,6 +127,9 @@ class Rule:
     def __post_init__(self) -> None:
         object.__setattr__(self, "pseudo_gradient", sp.sympify(self.pseudo_gradient))
         object.__setattr__(self, "forward", sp.sympify(self.forward))
+        owner = f"rule {self.name!r}"
+        check(owner, "pseudo-gradient", self.pseudo_gradient, FIELDS)
+        check(owner, "forward map", self.forward, (h, m))
         if z in self.pseudo_gradient.free_symbols and self.feedback == Feedback():
             raise BadInput(
                 f"rule {self.name!r}: its pseudo-gradient {self.pseudo_gradient} uses the feedback field z but its feedback path is "

@@ -15,6 +15,8 @@ x = sp.Symbol("x", real=True)
 
 # Single-site fields in which a rule is written: preactivation, feedback field, gate, error signal.
 h, z, m, Delta = sp.symbols("h z m Delta", real=True)
+# An entry of the forward weights as they are now, for saying (and being told) what depends on it.
+W = sp.Symbol("W", real=True)
 # Output and target of one example, and the normalisation log Σ_c exp f_c of its outputs, in which a loss is written.
 f, y = sp.symbols("f y", real=True)
 log_Z = sp.Symbol("log_Z", real=True)

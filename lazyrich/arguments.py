@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import inspect
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -15,11 +16,13 @@ from pathlib import Path
 
 import sympy as sp
 
-from derive import activations, rules, symbols
+from derive import activations, feedback, rules, symbols
 from derive.activations import Activation, activation
 from derive.errors import BadInput
+from derive.loss import loss_of
 from derive.network import MLP
 from derive.rules import Rule
+from derive.training import Training
 
 # What `--rule` understands. A rule without ρ ignores none: giving it one is an error.
 RULES: Mapping[str, Callable[..., Rule]] = {
@@ -28,6 +31,12 @@ RULES: Mapping[str, Callable[..., Rule]] = {
     "dfa": rules.DFA,
     "hebb": rules.Hebb,
     "gln": rules.GLN,
+    "sign-concordant": feedback.sign_concordant,
+    "symmetric-alignment": feedback.symmetric_alignment,
+    "activation-alignment": feedback.activation_alignment,
+    "information-alignment": feedback.information_alignment,
+    "kolen-pollack": feedback.kolen_pollack,
+    "weight-mirror": feedback.weight_mirror,
 }
 
 FUNCTIONS: Mapping[str, Callable[..., sp.Expr]] = {
@@ -177,21 +186,54 @@ def _names_in(text: str) -> set[str]:
         return set()
 
 
-def build_rule(name: str, rho: str | None, depth: int) -> Rule:
-    """The rule called `name`, with ρ for FA: a number, one per layer ("0.1,0.5"), or a symbol when not given."""
-    key = name.strip().lower()
+def build_rule(name: str, rho: str | None, depth: int, parameters: Iterable[str] = ()) -> Rule:
+    """The rule called `name`.
+
+    Args:
+        name: a key of `RULES`.
+        rho: for FA a number, one per layer ("0.1,0.5"), or a symbol when not given; for rules whose feedback weights learn, the correlation
+            at the start, 0 when not given.
+        depth: hidden layers.
+        parameters: values of the rule's rates, by the names of their symbols ("lambda=0.1").
+    """
+    key = name.strip().lower().replace("_", "-")
     if key not in RULES:
         raise BadInput(f"unknown rule {name!r}: {_nearest(key, RULES)}")
     if key != "fa":
-        if rho is not None:
-            raise BadInput(f"--rho {rho} has no meaning for {name}: only fa has a feedback correlation")
-        return RULES[key]()
+        return _built(key, name, rho, declared(parameters))
     values = [expression(part, {"rho": symbols.rho}) for part in (rho or "rho").split(",")]
     if len(values) > 1 and len(values) != depth:
         raise BadInput(
             f"--rho {rho} has {len(values)} entries for {depth} hidden layers: give one, or one per hidden layer"
         )
     return rules.FA(values if len(values) > 1 else values[0])
+
+
+def _built(key: str, name: str, rho: str | None, values: Mapping[str, sp.Expr]) -> Rule:
+    """A rule with the values of those of its arguments that have a symbol as default."""
+    arguments = inspect.signature(RULES[key]).parameters
+    if rho is not None and "rho" not in arguments:
+        able = ", ".join(other for other, make in RULES.items() if "rho" in inspect.signature(make).parameters)
+        raise BadInput(f"--rho {rho} has no meaning for {name}: only {able} have a feedback correlation")
+    given: dict[str, object] = {} if rho is None else {"rho": expression(rho, {"rho": symbols.rho})}
+    for argument, about in arguments.items():
+        if isinstance(about.default, sp.Symbol) and str(about.default) in values:
+            given[argument] = values[str(about.default)]
+    return RULES[key](**given)
+
+
+def build_training(loss: str, momentum: str, weight_decay: str, batches: bool = False, outputs: str = "1") -> Training:
+    """How training goes: numbers, or the symbols beta (momentum), lambda (weight decay) and C (outputs)."""
+    named = {"beta": symbols.beta, "lambda": symbols.lam, "lam": symbols.lam, "C": sp.Symbol("C", integer=True, positive=True)}
+    plain = lambda text: symbols.lam if text.strip() == "lambda" else expression(text, named)
+    return Training(loss_of(loss), plain(momentum), plain(weight_decay), batches, plain(outputs))
+
+
+def consecutive_batches(size: int, examples: int) -> list[list[int]] | None:
+    """Examples in batches of `size`, in their order; None for 0: all at once."""
+    if not 0 <= size <= examples:
+        raise BadInput(f"--batch-size {size} is no size of a batch of {examples} examples: give 1 to {examples}, or 0 for all at once")
+    return [list(range(start, min(start + size, examples))) for start in range(0, examples, size)] if size else None
 
 
 def build_network(depth: int, phi: Activation, sigma_w: str, sigma_b: str) -> MLP:

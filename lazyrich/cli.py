@@ -27,19 +27,27 @@ app = typer.Typer(
     help="From a learning rule to formulas, JAX kernels and infinite-width solutions. Without a subcommand: a session.",
 )
 
-RuleName = Annotated[str, typer.Option("--rule", "-r", help="gd, fa, dfa, hebb or gln.")]
+RuleName = Annotated[
+    str,
+    typer.Option(
+        "--rule", "-r",
+        help="gd, fa, dfa, hebb, gln, sign-concordant, symmetric-alignment, activation-alignment, information-alignment, "
+        "kolen-pollack or weight-mirror.",
+    ),
+]  # fmt: skip
 Phi = Annotated[str, typer.Option("--activation", "-a", help="A name (relu, tanh, erf, …) or a formula in x.")]
 Depth = Annotated[int, typer.Option("--depth", "-d", help="Hidden layers.")]
 Rho = Annotated[
     str | None,
-    typer.Option("--rho", help="Feedback correlation of fa: 0.3, or 0.1,0.5 for each layer; symbolic if not given."),
+    typer.Option("--rho", help="Feedback correlation of fa: 0.3, or 0.1,0.5 for each layer; symbolic if not given. Of feedback that learns: at the start."),
 ]
 Parameter = Annotated[
     list[str] | None,
-    typer.Option("--parameter", "-p", help="A parameter of the activation: a, 'a>0' or a=0.5. Repeatable."),
+    typer.Option("--parameter", "-p", help="A parameter of activation or rule: a, 'a>0', a=0.5, lambda=0.1. Repeatable."),
 ]
 SigmaW = Annotated[str, typer.Option("--sigma-w", help="Standard deviation of the weights: 1, sqrt(2) or sigma_w.")]
 SigmaB = Annotated[str, typer.Option("--sigma-b", help="Standard deviation of the biases: 0, 0.1 or sigma_b.")]
+LossName = Annotated[str, typer.Option("--loss", help="squared, logistic or cross-entropy.")]
 Latex = Annotated[bool, typer.Option("--latex", help="Print LaTeX.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -110,6 +118,11 @@ def equations(
     parameter: Parameter = None,
     sigma_w: SigmaW = "1",
     sigma_b: SigmaB = "0",
+    loss: LossName = "squared",
+    momentum: Annotated[str, typer.Option("--momentum", help="A number, or beta.")] = "0",
+    weight_decay: Annotated[str, typer.Option("--weight-decay", help="A number, or lambda.")] = "0",
+    batches: Annotated[bool, typer.Option("--batches", help="Mini-batches in a given order.")] = False,
+    outputs: Annotated[str, typer.Option("--outputs", help="How many outputs: a number, or C.")] = "1",
     derivation: Annotated[bool, typer.Option("--derivation", help="Print how they follow.")] = False,
     latex: Latex = False,
     as_json: Json = False,
@@ -124,11 +137,14 @@ def equations(
         lazyrich equations --rule dfa --depth 2
 
         lazyrich equations --rule fa --rho 0.5 --depth 3 --out fa.tex
+
+        lazyrich equations --rule symmetric-alignment --loss logistic --momentum beta --weight-decay lambda
     """
     from derive import dmft_equations
 
     target = arguments.writable_file(out, (".tex", ".json", ".txt"))
-    found = dmft_equations(*_rule_and_network(rule, activation, depth, rho, parameter, sigma_w, sigma_b))
+    training = arguments.build_training(loss, momentum, weight_decay, batches, outputs)
+    found = dmft_equations(*_rule_and_network(rule, activation, depth, rho, parameter, sigma_w, sigma_b), training)
     record = {
         "title": found.title(),
         "latex": found.latex(),
@@ -194,6 +210,10 @@ def solve(
     sigma_b: SigmaB = "0",
     gamma0: Annotated[float, typer.Option("--gamma0", help="Feature-learning strength; lazy as it goes to 0.")] = 1.0,
     eta: Annotated[float, typer.Option("--eta", help="Learning rate.")] = 1.0,
+    loss: LossName = "squared",
+    momentum: Annotated[float, typer.Option("--momentum", help="Share of the last step that the next one keeps.")] = 0.0,
+    weight_decay: Annotated[float, typer.Option("--weight-decay", help="Weights shrink by eta times this a step.")] = 0.0,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Examples of a step, in order; 0: all.")] = 0,
     steps: Annotated[int, typer.Option("--steps", help="Training steps T.")] = 50,
     samples: Annotated[
         int, typer.Option("--samples", help="Single-site samples S of the infinite-width solver.")
@@ -222,13 +242,14 @@ def solve(
         lazyrich solve --data file.npz --rule hebb --gamma0 0.5 --json
     """
     phi = arguments.build_activation(activation, parameter or ())
-    chosen = arguments.build_rule(rule, rho, depth)
+    chosen = arguments.build_rule(rule, rho, depth, parameter or ())
     net = arguments.build_network(depth, phi, sigma_w, sigma_b)
     arguments.need_numbers(chosen, net)
     from lazyrich import solving
 
     examples = arguments.load_examples(data, classes, train, test, seed)
-    settings = solving.Settings(gamma0, eta, steps, samples, replicas, width, seeds, seed)
+    settings = solving.Settings(gamma0, eta, steps, samples, replicas, width, seeds, seed,
+                                loss=loss, momentum=momentum, weight_decay=weight_decay, batch_size=batch_size)  # fmt: skip
     problem = solving.problem(examples, settings)
     folder = arguments.writable_folder(out)
     summary = solving.run(problem, chosen, net, settings, folder, progress=not quiet)
@@ -283,7 +304,7 @@ def _rule_and_network(
     rule: str, activation: str, depth: int, rho: str | None, parameter: list[str] | None, sigma_w: str, sigma_b: str
 ) -> tuple[Rule, MLP]:
     net = arguments.build_network(depth, arguments.build_activation(activation, parameter or ()), sigma_w, sigma_b)
-    return arguments.build_rule(rule, rho, depth), net
+    return arguments.build_rule(rule, rho, depth, parameter or ()), net
 
 
 def _kernel_record(found: LazyKernel) -> dict:

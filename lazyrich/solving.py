@@ -18,8 +18,9 @@ from rich.text import Text
 from derive.network import MLP
 from derive.rules import Rule
 from lazyrich import console
-from lazyrich.arguments import Examples
+from lazyrich.arguments import Examples, consecutive_batches
 from numerics import Problem, Solution, solve_dmft, solve_lazy, train_finite
+from numerics.checkpoint import problem_hash
 from numerics.errors import positive_integer
 
 
@@ -37,6 +38,10 @@ class Settings:
     seed: int = 0
     dtype: str | None = None
     capacity: int | None = None
+    loss: str = "squared"
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    batch_size: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what the solvers would refuse, before the first of them has run."""
@@ -68,7 +73,9 @@ class Comparison:
 
 def problem(examples: Examples, settings: Settings) -> Problem:
     """The examples as a training problem."""
-    return Problem(gamma0=settings.gamma0, eta=settings.eta, steps=settings.steps, **examples.arrays)
+    training = {name: getattr(settings, name) for name in ("gamma0", "eta", "steps", "loss", "momentum", "weight_decay")}
+    batches = consecutive_batches(settings.batch_size, len(examples.arrays["X"]))
+    return Problem(**training, batches=batches, **examples.arrays)
 
 
 class Store:
@@ -116,18 +123,18 @@ class Store:
 def solutions(
     store: Store, stem: str, p: Problem, rule: Rule, net: MLP, settings: Settings, progress: bool
 ) -> dict[str, Solution]:
-    """Lazy and rich theory, and networks if the settings ask for them: "lazy", "theory", "network"."""
-    shared = [rule.bind(net).source(), *(np.asarray(value).tobytes() for value in p.arrays().values())]
+    """Lazy theory where there is one (no weight decay), rich theory, and networks if the settings ask for them."""
+    shared = [rule.bind(net).source(), problem_hash(p)]
     pick = lambda *names: {name: getattr(settings, name) for name in names}
     infinite, finite = pick("samples", "replicas", "seed", "dtype", "capacity"), pick("width", "seeds", "seed", "dtype")
-    found = {
-        "lazy": store.get(f"{stem}_lazy", [*shared, "lazy"], lambda: solve_lazy(p, rule, net)),
-        "theory": store.get(
-            f"{stem}_theory",
-            [*shared, "dmft", infinite],
-            lambda: solve_dmft(p, rule, net, **infinite, progress=progress),
-        ),
-    }
+    found = {}
+    if not p.weight_decay:
+        found["lazy"] = store.get(f"{stem}_lazy", [*shared, "lazy"], lambda: solve_lazy(p, rule, net))
+    found["theory"] = store.get(
+        f"{stem}_theory",
+        [*shared, "dmft", infinite],
+        lambda: solve_dmft(p, rule, net, **infinite, progress=progress),
+    )
     if settings.width:
         found["network"] = store.get(
             f"{stem}_network",
@@ -184,7 +191,7 @@ def run(p: Problem, rule: Rule, net: MLP, settings: Settings, folder: Path, prog
         **asdict(settings),
         "P": p.P,
         "final": [asdict(row) | {"z": row.z} for row in compare(theory, network)],
-        "lazy_training_loss": float(found["lazy"].loss[-1]),
+        "lazy_training_loss": float(found["lazy"].loss[-1]) if "lazy" in found else None,
         "test_accuracy": accuracy(theory),
         "seconds": store.seconds,
         "files": sorted(str(path) for path in folder.iterdir() if path.suffix != ".json"),
@@ -211,7 +218,8 @@ def show(summary: Mapping) -> None:
                 "" if row["z"] is None else f"{row['z']:+.1f}",
             ]
         table.add_row(row["quantity"], *cells)
-    table.add_row("training loss, lazy limit", value_and_error(summary["lazy_training_loss"], 0.0))
+    if summary["lazy_training_loss"] is not None:
+        table.add_row("training loss, lazy limit", value_and_error(summary["lazy_training_loss"], 0.0))
     screen.print(table)
     screen.print(Text("saved: " + ", ".join(summary["files"])))
 

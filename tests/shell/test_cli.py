@@ -116,6 +116,34 @@ def test_equations(tmp_path):
     assert record["equations"] and record["latex"]
 
 
+def test_equations_of_learning_feedback_and_of_other_training():
+    words = ("equations", "--rule", "symmetric-alignment", "--parameter", "lambda=0.1", "--rho", "0.5", "--loss", "logistic")
+    shown = run(*words, "--momentum", "beta", "--weight-decay", "lambda", "--batches")
+    assert shown.exit_code == 0, shown.output
+    for part in ("symmetric alignment", "logistic loss, momentum beta, weight decay lambda, mini-batches", "ω_ν(s)", "y_μ/("):
+        assert part in shown.stdout, part
+    many = run("equations", "--rule", "kolen_pollack", "--loss", "cross-entropy", "--outputs", "C")
+    assert many.exit_code == 0 and "C outputs" in many.stdout
+    assert "give outputs=C" in refused("equations", "--loss", "cross-entropy")
+    assert "only fa, symmetric-alignment" in refused("kernel", "--rule", "dfa", "--rho", "0.3")
+    assert "did you mean 'weight-mirror'" in refused("kernel", "--rule", "weight-miror")
+
+
+def test_rates_of_a_rule_are_parameters():
+    record = json.loads(run("kernel", "--rule", "weight-mirror", "--depth", "1", "--parameter", "beta=0.1", "--json").stdout)
+    assert "beta" not in record["parameters"]
+
+
+def test_solve_with_other_training(tmp_path):
+    words = ("solve", "--rule", "fa", "--rho", "0.5", "--train", "4", "--test", "2", "--steps", "3", "--samples", "64", "--replicas", "1", "--json")
+    training = ("--loss", "logistic", "--momentum", "0.5", "--weight-decay", "0.1", "--batch-size", "3")
+    shown = run(*words, *training, "--quiet", "--out", str(tmp_path))
+    assert shown.exit_code == 0, shown.output
+    record = json.loads(shown.stdout)
+    assert record["momentum"] == 0.5 and record["lazy_training_loss"] is None
+    assert "--batch-size 9" in refused(*words, "--batch-size", "9", "--out", str(tmp_path))
+
+
 def test_generated_module_runs_and_agrees_with_the_formula(tmp_path):
     out = tmp_path / "kernel.py"
     assert run("codegen", "--rule", "fa", "--depth", "2", "--standalone", "--out", str(out)).exit_code == 0

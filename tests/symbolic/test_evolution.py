@@ -75,7 +75,7 @@ def test_lazy_kernel_follows_the_feedback_weights():
     [
         (lambda: Evolution(decay=1.5), r"decay=1\.5"),
         (lambda: Evolution(pull=h), "contains a field"),
-        (lambda: Evolution(outer=z * h), "outer=.*may use h, g_tilde, Delta"),
+        (lambda: Evolution(outer=z * h), r"its term h\*z contains z, the feedback field; allowed here: Delta, g_tilde, h, omega"),
         (lambda: Feedback(initial=1, evolution="fast"), "evolution='fast'"),
     ],
 )
