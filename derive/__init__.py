@@ -78,6 +78,7 @@ from .lazy import LazyKernel, lazy_kernel
 from .linear import LinearEquations
 from .loss import Loss
 from .network import MLP
+from .online_limits import EarlyTime, LinearOnline, early_time, linear_online
 from .primitives import LocalLayer, Regulariser, amp, decay, null, self_feedback, sparse, tied_gradient
 from .rules import DFA, FA, GD, GLN, BoundRule, Feedback, Hebb, Rule
 from .scalar import ScalarReduction, scalar_reduction
