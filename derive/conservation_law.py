@@ -13,6 +13,8 @@ from .conservation_text import coefficient_latex, expression, joined, letter_mea
 from .derivation import Derivation, Step, in_unicode
 from .errors import BadInput
 from .latex import Documented, aligned
+from .network import MLP
+from .rules import Rule
 from .weight_flow import EULER, WeightFlow
 from .words import SAMPLE, Letter, TraceSum, Word, differentiate, reduce
 
@@ -32,6 +34,16 @@ class Law(Documented):
 
     flow: WeightFlow
     found: Found
+
+    @property
+    def rule(self) -> Rule:
+        """The learning rule."""
+        return self.flow.bound.rule
+
+    @property
+    def net(self) -> MLP:
+        """The network."""
+        return self.flow.bound.net
 
     @property
     def kind(self) -> str:
@@ -57,7 +69,8 @@ class Law(Documented):
     @cached_property
     def letters(self) -> tuple[str, ...]:
         """Names of the weights that the law contains."""
-        return tuple(sorted(letter.name for letter in self.found.total.letters if letter.name != "S"))
+        names = {letter.name.replace("Psi", "W") for letter in self.found.total.letters}
+        return tuple(sorted(names - {"S"}))
 
     @property
     def auxiliary(self) -> tuple[str, ...]:
@@ -81,6 +94,10 @@ class Law(Documented):
             body = rf"e^{{{sp.latex(self.rate * time)}}} \Bigl[ {body} \Bigr]"
         return rf"{body} = \text{{const}}"
 
+    def text(self) -> str:
+        """The law as one line of text."""
+        return in_unicode(self.statement())
+
     def title(self) -> str:
         where = {"layer": f"of layer {self.layer}", "neuron": f"of every neuron i of layer {self.layer}", "matrix": f"(matrix) at layer {self.layer}"}
         return f"Conserved quantity {where[self.kind]} under {self.flow.name}"
@@ -94,6 +111,11 @@ class Law(Documented):
 
     derivation = proof
 
+    @property
+    def is_quadratic(self) -> bool:
+        """Whether it is a constant, and of at most second degree in the weights."""
+        return self.rate == 0 and not any(letter.name.startswith("Psi") for letter in self.found.total.letters)
+
     @cached_property
     def discrete(self) -> TraceSum:
         """What one step of any size ΔW adds to Q, exactly, in letters dW0, db0, …: the quadratic part of Q.
@@ -101,7 +123,7 @@ class Law(Documented):
         Raises:
             BadInput: the law has a rate, or is not quadratic in the weights.
         """
-        if self.rate != 0 or any(letter.name.startswith("Psi") for letter in self.found.total.letters):
+        if not self.is_quadratic:
             raise BadInput(f"{self!r} has no exact identity for finite steps: only constants that are quadratic in the weights have one")
         return quadratic_part(self.found.total, self.flow.velocity)
 
@@ -130,7 +152,7 @@ class Law(Documented):
         return law_source(self)
 
     def __repr__(self) -> str:
-        return f"{self.kind:6} layer {self.layer}: {in_unicode(self.statement())}"
+        return f"{self.kind:6} layer {self.layer}: {self.text()}"
 
 
 @dataclass(frozen=True, repr=False)

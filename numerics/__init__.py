@@ -11,6 +11,7 @@ if "JAX_ENABLE_X64" not in os.environ:
     jax.config.update("jax_enable_x64", True)
 
 from .checkpoint import Partial, load_checkpoint
+from .conserved import Tracked, track_laws
 from .dmft import solve_dmft
 from .errors import SolveFailed
 from .finite import train_finite
@@ -26,7 +27,7 @@ from .solution import Solution
 from .sweep import Sweep, sweep
 
 __all__ = [
-    "OnlineSolution", "Partial", "Problem", "Solution", "SolveFailed", "Sweep", "alignment_with", "entk_layers", "jaxify",
+    "OnlineSolution", "Partial", "Problem", "Solution", "SolveFailed", "Sweep", "Tracked", "alignment_with", "entk_layers", "jaxify",
     "learning_shares", "load_checkpoint", "movement", "plot", "plot_compare", "simulate_online", "solve_dmft", "solve_lazy",
-    "solve_linear", "solve_online", "sweep", "train_finite",
+    "solve_linear", "solve_online", "sweep", "track_laws", "train_finite",
 ]  # fmt: skip

@@ -1,0 +1,164 @@
+"""Conserved quantities along the training of a network: what the theory of laws says, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from .dmft import real_type
+from .dynamics import Dynamics, dynamics, settle
+from .errors import positive_integer
+from .finite import draw, initialise
+from .jaxify import jaxify
+from .problem import Problem
+from .training import Scales, State, forward, output, step, with_feedback
+
+Letters = dict[str, jax.Array]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Tracked:
+    """A law along a training run; entry t is the state before the t-th update, the last the state after the last one.
+
+    Attributes:
+        name: the law's.
+        values: the quantity; a number, an entry for each neuron, or a matrix.
+        increments: what each step adds to it according to the law's exact identity; None where there is none.
+
+    Shapes:
+        values (T + 1, …), increments (T, …).
+    """
+
+    name: str
+    values: Float[np.ndarray, "T1 *shape"]
+    increments: Float[np.ndarray, "T *shape"] | None
+
+    @property
+    def drift(self) -> Float[np.ndarray, "T1 *shape"]:
+        """values − values[0]."""
+        return self.values - self.values[0]
+
+    @property
+    def identity_error(self) -> float:
+        """The largest deviation from value(t) = value(0) + Σ increments, relative to the largest value.
+
+        Raises:
+            ValueError: the law has no exact identity.
+        """
+        if self.increments is None:
+            raise ValueError(f"{self.name} has no exact identity for finite steps: look at drift")
+        predicted = self.values[0] + np.cumsum(self.increments, axis=0)
+        return float(np.max(np.abs(self.values[1:] - predicted)) / np.max(np.abs(self.values)))
+
+    def __repr__(self) -> str:
+        size = float(np.max(np.abs(self.drift)))
+        exact = "" if self.increments is None else f", exact identity to {self.identity_error:.1e}"
+        return f"{self.name}: {len(self.values) - 1} steps, largest drift {size:.3g} of values up to {np.max(np.abs(self.values)):.3g}{exact}"
+
+
+def track_laws(
+    laws: Sequence[Any], p: Problem, width: int = 64, seed: int = 0, *, batch: int | None = None, parameters: Mapping[str, float] | None = None
+) -> list[Tracked]:
+    """Train one network and evaluate laws after every step.
+
+    Args:
+        laws: of one rule and one network, as `derive.conservation_laws` returns them.
+        p: the problem; its `eta` is the size of an Euler step.
+        width: of the hidden layers.
+        seed: of the network (the same as of `train_finite` with one seed) and of the batches.
+        batch: examples drawn for each step, without replacement; None: all.
+        parameters: values of symbolic parameters of rule and network, by name.
+
+    Returns:
+        One record for each law.
+
+    Raises:
+        ValueError: no laws, laws of different networks, or laws that assume what the training step does not have (weight decay, learning
+            rates for each layer).
+    """
+    if not laws:
+        raise ValueError("no laws to track: conservation_laws found none for this rule and network; its .violations say why")
+    width = positive_integer("width", width, "a number of neurons in a hidden layer")
+    if batch is not None and not 1 <= batch <= p.P:
+        raise ValueError(f"batch={batch} cannot be drawn from {p.P} examples: give 1 <= batch <= {p.P}")
+    bound, values = dynamics(laws[0].rule, laws[0].net, parameters)
+    if any(law.rule != laws[0].rule or law.net != laws[0].net for law in laws):
+        raise ValueError("the laws are of different rules or networks: track those of one at a time")
+    modules = [jaxify(law) for law in laws]
+    for module in modules:
+        if module.ASSUMES:
+            raise ValueError(f"{module.NAME} assumes {', '.join(module.ASSUMES)}, which the training step does not have")
+    run = _letters_over_time(p, bound, values, width, seed, batch)
+    return [_tracked(module, run, values) for module in modules]
+
+
+def _tracked(module: Any, run: list[Letters], values: Mapping[str, float]) -> Tracked:
+    """Time by time: arrays of one shape, so that nothing is compiled anew for another number of steps."""
+    settled = settle(module.NAME, module.PARAMETERS, {name: values[name] for name in module.PARAMETERS if name in values})
+    found = np.stack([np.asarray(module.value(**{name: now[name] for name in module.LETTERS}, **settled)) for now in run])
+    increments = None
+    if hasattr(module, "increment"):
+        changes = lambda old, new: {name: new[name[1:]] - old[name[1:]] for name in module.CHANGES}
+        each = [np.asarray(module.increment(**changes(old, new), **settled)) for old, new in pairwise(run)]
+        increments = np.stack([np.broadcast_to(change, found[0].shape) for change in each])
+    return Tracked(module.NAME, found, increments)
+
+
+def _letters_over_time(p: Problem, rule: Dynamics, values: Mapping[str, float], width: int, seed: int, batch: int | None) -> list[Letters]:
+    """All weights by name, at all times."""
+    kind = real_type(None)
+    scales = Scales(jnp.asarray(p.y, kind), jnp.asarray(p.gamma0, kind), jnp.asarray(p.eta, kind), {n: jnp.asarray(v, kind) for n, v in values.items()})
+    inputs = jnp.asarray(p.X, kind)
+    drawn = jax.tree.map(lambda array: array[0], draw(jax.random.split(jax.random.key(seed), 1), p.D, rule, width, kind))
+    state, _ = initialise(drawn, inputs, None, rule)
+    state = with_feedback(state, rule, scales)
+    started, _, a = forward(state, rule, scales)
+    f0 = output(started, a, rule, scales)[0].f0
+    state = replace(state, f0=f0, t=jnp.ones((), jnp.int32))  # t > 0: the output at initialisation is known, whatever the first batch
+    random = np.random.default_rng(seed)
+    ghosts = [jnp.zeros((1, width), kind) for _ in range(rule.depth)]
+    gates = state.gates
+    run = [_letters(state, drawn, ghosts, rule, scales)]
+    for _ in range(p.steps):
+        chosen = np.arange(p.P) if batch is None else np.sort(random.choice(p.P, batch, replace=False))
+        batched = replace(state, matrices=(replace(state.matrices[0], inputs=inputs[chosen]), *state.matrices[1:]), f0=f0[chosen],
+                          gates=tuple(gate[chosen] for gate in gates))  # fmt: skip
+        state, ghosts = _advance(batched, ghosts, replace(scales, y=scales.y[chosen]), rule)
+        run.append(_letters(state, drawn, ghosts, rule, scales))
+    return run
+
+
+@partial(jax.jit, static_argnames="rule")
+def _advance(state: State, ghosts, scales: Scales, rule: Dynamics):
+    """One step, of the network and of its ghost readouts M += c0 Σ_μ Δ_μ a^ℓ_μ."""
+    state, fields = step(state, rule, scales)
+    rates = scales.eta * scales.gamma0 / scales.y.shape[0] * fields.Delta
+    return state, [ghost + (rates @ a)[None] for ghost, a in zip(ghosts, fields.a, strict=True)]
+
+
+def _letters(state: State, drawn, ghosts, rule: Dynamics, scales: Scales) -> Letters:
+    """W0…WL, b0…, and whatever feedback the rule has: B1…BL in the shape of W1…WL, F1…FL, and for direct feedback C1… and M1…"""
+    L = rule.depth
+    found = {f"W{l}": matrix.W for l, matrix in enumerate(state.matrices[:-1])} | {f"W{L}": state.matrices[-1].w}
+    found |= {f"b{l}": bias[0] for l, bias in enumerate(state.biases)}
+    for l, (_, initial, independent, _) in enumerate(rule.module.path(**scales.parameters), 1):
+        start = drawn["readout"][0] if l == L else drawn["hidden"][l - 1]
+        own = drawn["readout_feedback"][0] if l == L else drawn["feedback"][l - 1]
+        if rule.evolves:
+            found[f"B{l}"] = state.matrices[l].b if l == L else state.matrices[l].B
+        elif rule.uses(l, "initial", "independent"):
+            found[f"B{l}"] = initial * start + (0.0 if own is None else independent * own)
+    straight = [field for field in state.direct if field is not None]
+    if len(straight) == L:
+        found |= {f"F{l}": field for l, field in enumerate(straight, 1)} | {f"M{l}": ghost for l, ghost in enumerate(ghosts, 1)}
+        # F_{l+1} C_l = F_l: the pseudo-inverse of one row
+        found |= {f"C{l}": straight[l].T @ straight[l - 1] / jnp.sum(straight[l] ** 2) for l in range(1, L)}
+    return found
