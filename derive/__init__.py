@@ -55,6 +55,7 @@ from .activations import (
 )
 from .alignment import AlignmentTheory, alignment_theory
 from .conservation import ConservationLaws, conservation_laws
+from .conservation_infinite import InfiniteWidthLaw, at_infinite_width
 from .cotraining import BatchNoise, CoTraining
 from .derivation import Derivation, Step
 from .dmft import DMFTEquations, dmft_equations
@@ -119,6 +120,7 @@ from .symbols import (
 )
 from .teacher_student import TeacherStudent, teacher_student
 from .training import Training
+from .two_layer import TwoLayerModes, two_layer_modes
 
 __all__ = [name for name, value in list(globals().items()) if not name.startswith("_") and not isinstance(value, ModuleType)]
 __version__ = "0.1.0"

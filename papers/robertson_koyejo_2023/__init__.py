@@ -1,0 +1,1 @@
+"""Robertson & Koyejo 2023: layer-wise feedback alignment is conserved."""
