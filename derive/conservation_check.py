@@ -16,7 +16,7 @@ import sympy as sp
 from .conservation_text import cut, sampled
 from .errors import BadInput
 from .evolution import Evolution
-from .symbols import Delta, g_tilde, h, m, z
+from .symbols import Delta, g_tilde, h, m, omega, z
 from .weight_flow import WeightFlow, entry, slope_of, width
 from .words import TraceSum, Word
 
@@ -74,7 +74,7 @@ class SmallNetwork:
     def entries(self, expr: sp.Expr, layer: int, **fields: sp.Matrix) -> sp.Matrix:
         """A single-site expression in h, m, …, at every unit and example."""
         first = next(iter(fields.values()))
-        names = {"h": h, "z": z, "Delta": Delta, "g_tilde": g_tilde}
+        names = {"h": h, "z": z, "Delta": Delta, "g_tilde": g_tilde, "omega": omega}
 
         def value(unit: int, example: int) -> sp.Expr:
             here = {names[name]: field[unit, example] for name, field in fields.items()} | {m: self.number("gate", layer, unit, example)}
@@ -156,17 +156,30 @@ class SmallNetwork:
     def _feedback_velocity(self, l: int, learnt: sp.Matrix) -> sp.Matrix:
         evolution, W, fields = self.flow.evolution or Evolution(), self.weights, self.fields
         moved = self.at(evolution.pull) * W[f"W{l}"] - self.at(evolution.decay) * W[f"B{l}"] + self.at(evolution.copy) * learnt
-        if evolution.outer == 0:
-            return moved
-        N, P = width(l, self.flow.depth), sp.Symbol("P", integer=True, positive=True)
-        strength = self.at(1 / (P * (N if l == self.flow.depth else sp.sqrt(N))))
-        return moved + strength * self.outer(l + 1) * fields[f"a{l}"].T
+        L = self.flow.depth
+        N, P = width(l, L), sp.Symbol("P", integer=True, positive=True)
+        above = self._above(l)
+        each, root = self.at(1 / P if l == L else 1 / (P * sp.sqrt(N))), self.at(sp.S.One if l == L else 1 / sp.sqrt(N))
+        reconstructed = root * W[f"B{l}"].T * above
+        return moved + each * (self.outer(l + 1) * fields[f"a{l}"].T - self.at(evolution.null) * above * reconstructed.T)
+
+    def _above(self, l: int) -> sp.Matrix:
+        """The preactivation that the feedback weights see: h^{l+1}, at the readout σ_w W a/N."""
+        if l < self.flow.depth:
+            return self.fields[f"h{l + 1}"]
+        return self.at(self.flow.bound.net.sigma_w / width(l, self.flow.depth)) * self.weights[f"W{l}"] * self.fields[f"a{l}"]
 
     def outer(self, l: int) -> sp.Matrix:
-        """v^ℓ."""
-        expr, fields = (self.flow.evolution or Evolution()).outer, self.fields
-        error = sp.ones(self.widths[l], 1) * fields[f"d{self.flow.depth + 1}"][0, :]
-        return self.entries(expr, l, h=fields[f"h{l}"], g_tilde=fields[f"d{l}"], Delta=error)
+        """v^ℓ; g̃ in it stands for δ."""
+        flow, fields, L = self.flow, self.fields, self.flow.depth
+        N = width(l - 1, L)
+        sigma = self.at(flow.bound.net.sigma_w / (N if l == L + 1 else sp.sqrt(N)))
+        mirrored = sigma * self.weights[f"B{l - 1}"] * fields[f"a{l - 1}"]
+        if flow.biased and l <= L:
+            mirrored += self.at(flow.bound.net.sigma_b) * self.weights[f"b{l - 1}"] * sp.ones(1, self.examples)
+        above = self._above(l - 1)
+        error = sp.ones(self.widths[l], 1) * fields[f"d{L + 1}"][0, :]
+        return self.entries((flow.evolution or Evolution()).outer, l, h=above, g_tilde=fields[f"d{l}"], Delta=error, omega=mirrored)
 
     # ---- sums of words, multiplied out ------------------------------------------------------------------------------------
 

@@ -18,12 +18,12 @@ from typing import Any
 import sympy as sp
 
 from .errors import BadInput
-from .evolution import Evolution
+from .evolution import FIELDS, Evolution
 from .homogeneity import Units, units
 from .network import MLP
 from .rules import BoundRule, Rule
-from .symbols import Delta, eta, g_tilde, h, w, z
-from .words import SAMPLE, UNIT, Identity, Letter, Word, at_end
+from .symbols import Delta, eta, h, omega, w, z
+from .words import SAMPLE, UNIT, Identity, Letter, Word, at_end, transpose
 
 Velocity = dict[Letter, list[tuple[sp.Expr, Word]]]
 EULER = "Euler: the units are homogeneous of degree"
@@ -65,7 +65,8 @@ class WeightFlow:
         bound = rule.bind(net)
         own = slope_of(bound)
         activity = Units(None, None, None, ()) if own is None else units(own, bound.forward)
-        return WeightFlow(bound, rates or (eta,) * (net.depth + 1), decay, entrywise, activity, None if entrywise is not None else rule.evolution)
+        rests = rule.evolution is None or entrywise is not None or rule.evolution == Evolution()
+        return WeightFlow(bound, rates or (eta,) * (net.depth + 1), decay, entrywise, activity, None if rests else rule.evolution)
 
     @property
     def depth(self) -> int:
@@ -168,7 +169,7 @@ class WeightFlow:
         if self.entrywise is not None:
             return True
         at = self.bound.path[l - 1]
-        learnt = self.evolution is not None and any((self.evolution.pull, self.evolution.copy, self.evolution.outer))
+        learnt = self.evolution is not None and any((self.evolution.pull, self.evolution.copy, self.evolution.outer, self.evolution.null))
         return bool(at.initial != 0 or at.independent != 0 or learnt)
 
     def straight(self, l: int) -> sp.Expr:
@@ -213,14 +214,34 @@ class WeightFlow:
             (evolution.pull, (self.W(l),)),
             (evolution.copy * update, (self.delta(l + 1), self.a(l).T)),
         ]
-        if evolution.outer != 0:
-            N = width(l, self.depth)
-            strength = 1 / (sp.Symbol("P", integer=True, positive=True) * (N if l == self.depth else sp.sqrt(N)))
-            slope = evolution.outer.diff(h)
-            hebbian = not slope.free_symbols & {h, g_tilde, Delta} and sp.expand(evolution.outer - slope * h) == 0
-            factor, vector = (slope, self.h(l + 1)) if hebbian else (sp.S.One, self.v(l + 1))
-            terms.append((strength * factor, (vector, self.a(l).T)))
+        terms += self._hebbian(l, evolution.outer)
+        P, N = sp.Symbol("P", integer=True, positive=True), width(l, self.depth)
+        size, above = self._above(l)
+        terms.append((-evolution.null * size**2 / (P * (1 if l == self.depth else N)), (*above, *transpose(above), self.B(l))))
         return [(coefficient, word) for coefficient, word in terms if coefficient != 0]
+
+    def _above(self, l: int) -> tuple[sp.Expr, Word]:
+        """What feedback weights see as the preactivation above: h^{ℓ+1}, at the readout σ_w W^L a^L/N."""
+        if l < self.depth:
+            return sp.S.One, (self.h(l + 1),)
+        return self.bound.net.sigma_w / width(l, self.depth), (self.W(l), self.a(l))
+
+    def _hebbian(self, l: int, outer: sp.Expr) -> list[tuple[sp.Expr, Word]]:
+        """Outer products v aᵀ; where v is linear in h and ω = s B a + σ_b b in these letters, otherwise as a vector of its own."""
+        P, N = sp.Symbol("P", integer=True, positive=True), width(l, self.depth)
+        last = l == self.depth
+        each = 1 / P if last else 1 / (P * sp.sqrt(N))
+        size, above = self._above(l)
+        on_h, on_omega = outer.diff(h), outer.diff(omega)
+        if (on_h.free_symbols | on_omega.free_symbols) & FIELDS or sp.expand(outer - on_h * h - on_omega * omega) != 0:
+            return [(each, (self.v(l + 1), self.a(l).T))]
+        bias = self.bound.net.sigma_b if self.biased and not last else sp.S.Zero
+        mirrored = self.bound.net.sigma_w / (N if last else sp.sqrt(N))
+        return [
+            (each * size * on_h, (*above, self.a(l).T)),
+            (each * mirrored * on_omega, (self.B(l), self.a(l), self.a(l).T)),
+            (each * bias * on_omega, (self.b(l), self.one(), self.a(l).T)),
+        ]
 
     # ---- identities -------------------------------------------------------------------------------------------------
 

@@ -128,7 +128,7 @@ def _letters_over_time(p: Problem, rule: Dynamics, values: Mapping[str, float], 
     gates = state.gates
     run = [_letters(state, drawn, ghosts, rule, scales)]
     for _ in range(p.steps):
-        chosen = np.arange(p.P) if batch is None else np.sort(random.choice(p.P, batch, replace=False))
+        chosen = np.sort(random.choice(p.P, batch or p.P, replace=False))
         batched = replace(state, matrices=(replace(state.matrices[0], inputs=inputs[chosen]), *state.matrices[1:]), f0=f0[chosen],
                           gates=tuple(gate[chosen] for gate in gates))  # fmt: skip
         state, ghosts = _advance(batched, ghosts, replace(scales, y=scales.y[chosen]), rule)

@@ -15,9 +15,12 @@ from derive import (
     Max,
     Rational,
     activation,
+    activation_alignment,
     conservation_laws,
     dphi,
+    feedback_alignment,
     h,
+    information_alignment,
     kappa,
     kolen_pollack,
     lam,
@@ -72,6 +75,9 @@ CASES = {
     "Hebb": (Hebb(), MLP(1, "linear"), {}, []),
     "symmetric alignment": (symmetric_alignment(lam), MLP(1, "linear"), {}, []),
     "weight mirror": (weight_mirror(), MLP(1, "relu"), {}, []),
+    "information alignment": (information_alignment(), MLP(1, "linear"), {}, []),
+    "activation alignment": (activation_alignment(), MLP(1, "relu", sigma_b=1), {}, []),
+    "feedback weights that may learn and do not": (feedback_alignment(), MLP(1, "relu"), {}, both(1)),
     "Kolen-Pollack, unequal decay": (kolen_pollack(lam), MLP(1, "relu"), {}, []),
 }
 
