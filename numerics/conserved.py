@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -19,7 +19,7 @@ from .errors import positive_integer
 from .finite import draw, initialise
 from .jaxify import jaxify
 from .problem import Problem
-from .training import Scales, State, forward, output, step, with_feedback
+from .training import Scales, State, prepared, step
 
 Letters = dict[str, jax.Array]
 
@@ -65,16 +65,15 @@ class Tracked:
 
 
 def track_laws(
-    laws: Sequence[Any], p: Problem, width: int = 64, seed: int = 0, *, batch: int | None = None, parameters: Mapping[str, float] | None = None
+    laws: Sequence[Any], p: Problem, width: int = 64, seed: int = 0, *, parameters: Mapping[str, float] | None = None
 ) -> list[Tracked]:
     """Train one network and evaluate laws after every step.
 
     Args:
         laws: of one rule and one network, as `derive.conservation_laws` returns them.
-        p: the problem; its `eta` is the size of an Euler step.
+        p: the problem; its `eta` is the size of an Euler step, its mini-batches are used.
         width: of the hidden layers.
-        seed: of the network (the same as of `train_finite` with one seed) and of the batches.
-        batch: examples drawn for each step, without replacement; None: all.
+        seed: of the network, the same as of `train_finite` with one seed.
         parameters: values of symbolic parameters of rule and network, by name.
 
     Returns:
@@ -87,8 +86,6 @@ def track_laws(
     if not laws:
         raise ValueError("no laws to track: conservation_laws found none for this rule and network; its .violations say why")
     width = positive_integer("width", width, "a number of neurons in a hidden layer")
-    if batch is not None and not 1 <= batch <= p.P:
-        raise ValueError(f"batch={batch} cannot be drawn from {p.P} examples: give 1 <= batch <= {p.P}")
     bound, values = dynamics(laws[0].rule, laws[0].net, parameters)
     if any(law.rule != laws[0].rule or law.net != laws[0].net for law in laws):
         raise ValueError("the laws are of different rules or networks: track those of one at a time")
@@ -96,7 +93,7 @@ def track_laws(
     for module in modules:
         if module.ASSUMES:
             raise ValueError(f"{module.NAME} assumes {', '.join(module.ASSUMES)}, which the training step does not have")
-    run = _letters_over_time(p, bound, values, width, seed, batch)
+    run = _letters_over_time(p, bound, values, width, seed)
     return [_tracked(module, run, values) for module in modules]
 
 
@@ -112,36 +109,26 @@ def _tracked(module: Any, run: list[Letters], values: Mapping[str, float]) -> Tr
     return Tracked(module.NAME, found, increments)
 
 
-def _letters_over_time(p: Problem, rule: Dynamics, values: Mapping[str, float], width: int, seed: int, batch: int | None) -> list[Letters]:
+def _letters_over_time(p: Problem, rule: Dynamics, values: Mapping[str, float], width: int, seed: int) -> list[Letters]:
     """All weights by name, at all times."""
     kind = real_type(None)
-    scales = Scales(jnp.asarray(p.y, kind), jnp.asarray(p.gamma0, kind), jnp.asarray(p.eta, kind), {n: jnp.asarray(v, kind) for n, v in values.items()})
-    inputs = jnp.asarray(p.X, kind)
+    scales = Scales.of(p, values, kind)
     drawn = jax.tree.map(lambda array: array[0], draw(jax.random.split(jax.random.key(seed), 1), p.D, rule, width, kind))
-    state, _ = initialise(drawn, inputs, None, rule)
-    state = with_feedback(state, rule, scales)
-    started, _, a = forward(state, rule, scales)
-    f0 = output(started, a, rule, scales)[0].f0
-    state = replace(state, f0=f0, t=jnp.ones((), jnp.int32))  # t > 0: the output at initialisation is known, whatever the first batch
-    random = np.random.default_rng(seed)
+    state = prepared(initialise(drawn, jnp.asarray(p.X, kind), None, rule)[0], rule, scales)
     ghosts = [jnp.zeros((1, width), kind) for _ in range(rule.depth)]
-    gates = state.gates
     run = [_letters(state, drawn, ghosts, rule, scales)]
     for _ in range(p.steps):
-        chosen = np.sort(random.choice(p.P, batch or p.P, replace=False))
-        batched = replace(state, matrices=(replace(state.matrices[0], inputs=inputs[chosen]), *state.matrices[1:]), f0=f0[chosen],
-                          gates=tuple(gate[chosen] for gate in gates))  # fmt: skip
-        state, ghosts = _advance(batched, ghosts, replace(scales, y=scales.y[chosen]), rule)
+        state, ghosts = _advance(state, ghosts, scales, rule)
         run.append(_letters(state, drawn, ghosts, rule, scales))
     return run
 
 
 @partial(jax.jit, static_argnames="rule")
 def _advance(state: State, ghosts, scales: Scales, rule: Dynamics):
-    """One step, of the network and of its ghost readouts M += c0 Σ_μ Δ_μ a^ℓ_μ."""
-    state, fields = step(state, rule, scales)
-    rates = scales.eta * scales.gamma0 / scales.y.shape[0] * fields.Delta
-    return state, [ghost + (rates @ a)[None] for ghost, a in zip(ghosts, fields.a, strict=True)]
+    """One step, of the network and of its ghost readouts M += c0 Σ_μ ω_μ Δ_μ a^ℓ_μ."""
+    after, fields = step(state, rule, scales)
+    rates = scales.eta * scales.gamma0 / scales.y.shape[0] * scales.in_batch(fields.Delta, state.t)
+    return after, [ghost + (rates @ a)[None] for ghost, a in zip(ghosts, fields.a, strict=True)]
 
 
 def _letters(state: State, drawn, ghosts, rule: Dynamics, scales: Scales) -> Letters:
