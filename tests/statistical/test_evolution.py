@@ -48,11 +48,11 @@ def problem() -> Problem:
     return Problem(X, np.array([1.0, -1.0, 0.5]), gamma0=1.5, eta=0.4, steps=10, X_test=X_test)
 
 
-def pair(name: str, activation: str, depth: int, theory_of: Rule | None = None):
+def pair(name: str, activation: str, depth: int, theory_of: Rule | None = None, width: int = 1024, seeds: int = 12):
     net, parameters = MLP(depth=depth, activation=activation), {"rho": 0.3} if name == "symmetric alignment" else {}
     used = {} if theory_of is not None else parameters
     solution = solve_dmft(problem(), theory_of or rule(name), net, samples=2048, replicas=8, parameters=used)
-    return solution, train_finite(problem(), rule(name), net, width=1024, seeds=12, seed=1, parameters=parameters)
+    return solution, train_finite(problem(), rule(name), net, width=width, seeds=seeds, seed=1, parameters=parameters)
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -65,7 +65,8 @@ def test_theory_agrees_with_networks(name):
 @pytest.mark.parametrize("activation, depth", [("relu", 2), ("tanh", 3)])
 @pytest.mark.parametrize("name", RULES)
 def test_theory_agrees_with_networks_thoroughly(name, activation, depth):
-    scores = worst(*pair(name, activation, depth))
+    # wider than above: kinks make the bias of order 1/N larger
+    scores = worst(*pair(name, activation, depth, width=2048, seeds=8))
     assert max(scores.values()) < LIMIT, scores
 
 
