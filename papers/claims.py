@@ -70,7 +70,7 @@ class Measured:
     note: str = ""
 
     def __str__(self) -> str:
-        return number(self.value) if self.se is None else f"{number(self.value)} ± {number(self.se)}"
+        return number(self.value) if self.se is None else f"{number(self.value)} ± {self.se:.2g}"
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,8 @@ class Paper:
 
 
 def number(value: float) -> str:
-    """Three digits, with a real minus sign."""
-    return f"{value:.3g}".replace("-", "−")
+    """Four digits, with a real minus sign."""
+    return f"{value:.4g}".replace("-", "−")
 
 
 def _claim(source: Path, entry: dict[str, Any]) -> Claim:

@@ -41,11 +41,10 @@ def _claims(paper: Paper) -> str:
     rows = ["| claim | quantity | predicted | measured | | figure |", "| --- | --- | --- | --- | --- | --- |"]
     for name, claim in paper.claims.items():
         found = measured.get(name)
-        result = f"{found} | {verdict(claim, found)}" if found else "not run | "
         note = f" ({found.note})" if found and found.note else ""
-        rows.append(
-            f"| {claim.what}{note} | {claim.quantity} | {claim.expectation} | {result} | [{claim.figure}](figures/{claim.figure}) |"
-        )
+        result = [str(found), verdict(claim, found)] if found else ["not run", ""]
+        cells = [claim.what + note, claim.quantity, claim.expectation, *result, f"[{claim.figure}](figures/{claim.figure})"]
+        rows.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
     return "\n".join(rows)
 
 
