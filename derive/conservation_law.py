@@ -152,7 +152,7 @@ class Law(Documented):
         return law_source(self)
 
     def __repr__(self) -> str:
-        return f"{self.kind:6} layer {self.layer}: {self.text()}"
+        return f"{self.kind:6} law, layer {self.layer}: {self.text()}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -217,7 +217,7 @@ class Violation(Documented):
 
     def __repr__(self) -> str:
         because = f"  ({'; '.join(self.obstacles)})" if self.obstacles else ""
-        return f"{self.kind:6} layer {self.layer}: {in_unicode(self.statement())}{because}"
+        return f"{self.kind}, layer {self.layer}: {in_unicode(self.statement())}{because}"
 
 
 def proof_steps(flow: WeightFlow, found: Found) -> list[Step]:

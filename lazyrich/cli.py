@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -150,19 +150,54 @@ def equations(
         "latex": found.latex(),
         "equations": {k: str(v) for k, v in found.equations.items()},
     }
-    if target is not None:
-        text = {
-            ".tex": lambda: _document(found),
-            ".json": lambda: _dump(record),
-            ".txt": lambda: f"{found!r}\n\n{found.derivation()}\n",
-        }[target.suffix]()
-        _write(target, text)
-    if latex:
-        typer.echo(found.latex())
-    elif as_json:
-        typer.echo(_dump(record))
-    elif derivation or target is None:
-        console.output().print(Text(f"{found!r}\n\n{found.derivation()}" if derivation else repr(found)))
+    _deliver(found, record, target, derivation, latex, as_json)
+
+
+@app.command()
+@console.guarded
+def laws(
+    rule: RuleName = "fa",
+    activation: Phi = "relu",
+    depth: Depth = 2,
+    rho: Rho = None,
+    parameter: Parameter = None,
+    sigma_b: SigmaB = "0",
+    weight_decay: Annotated[str, typer.Option("--weight-decay", help="A number, or lambda.")] = "0",
+    rates: Annotated[bool, typer.Option("--rates", help="A learning rate of its own for each layer.")] = False,
+    feedback: Annotated[
+        str | None, typer.Option("--feedback", help="Feedback weights as a function of the forward weight w: sign(w).")
+    ] = None,
+    proof: Annotated[bool, typer.Option("--proof", help="Print every step with its reason.")] = False,
+    latex: Latex = False,
+    as_json: Json = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write .tex (standalone document), .json or .txt.")
+    ] = None,
+) -> None:
+    """Find what a rule conserves, and prove it; what is not conserved comes with its rate of change.
+
+    Examples:
+
+        lazyrich laws --rule fa --activation relu --depth 3
+
+        lazyrich laws --rule kolen-pollack --weight-decay lambda --proof
+
+        lazyrich laws --rule gd --feedback "sign(w)" --out sign.tex
+    """
+    from derive import conservation_laws, w
+
+    target = arguments.writable_file(out, (".tex", ".json", ".txt"))
+    chosen, net = _rule_and_network(rule, activation, depth, rho, parameter, "1", sigma_b)
+    decay = arguments.build_training("squared", "0", weight_decay).weight_decay
+    own = None if feedback is None else arguments.expression(feedback, {"w": w})
+    found = conservation_laws(chosen, net, rates=rates, decay=decay, feedback=own)
+    entry = lambda each, value: {"kind": each.kind, "layer": each.layer, "latex": each.statement(), "expr": str(value)}
+    record = {
+        "title": found.title(),
+        "laws": [{**entry(law, law.expr), "rate": str(law.rate), "weights": list(law.letters)} for law in found],
+        "not_conserved": [{**entry(each, each.rate), "because": list(each.obstacles)} for each in found.violations],
+    }
+    _deliver(found, record, target, proof, latex, as_json)
 
 
 @app.command()
@@ -305,6 +340,23 @@ def _rule_and_network(
 ) -> tuple[Rule, MLP]:
     net = arguments.build_network(depth, arguments.build_activation(activation, parameter or ()), sigma_w, sigma_b)
     return arguments.build_rule(rule, rho, depth, parameter or ()), net
+
+
+def _deliver(found: Any, record: dict, target: Path | None, derivation: bool, latex: bool, as_json: bool) -> None:
+    """Write a result to its file, print it in the form asked for."""
+    if target is not None:
+        text = {
+            ".tex": lambda: _document(found),
+            ".json": lambda: _dump(record),
+            ".txt": lambda: f"{found!r}\n\n{found.derivation()}\n",
+        }[target.suffix]()
+        _write(target, text)
+    if latex:
+        typer.echo(found.latex())
+    elif as_json:
+        typer.echo(_dump(record))
+    elif derivation or target is None:
+        console.output().print(Text(f"{found!r}\n\n{found.derivation()}" if derivation else repr(found)))
 
 
 def _kernel_record(found: LazyKernel) -> dict:

@@ -116,6 +116,18 @@ def test_equations(tmp_path):
     assert record["equations"] and record["latex"]
 
 
+def test_laws(tmp_path):
+    shown = run("laws", "--rule", "fa", "--activation", "relu", "--depth", "1", "--sigma-b", "1", "--proof").stdout
+    assert "const" in shown and "not conserved" in shown and "Leibniz rule" in shown
+    record = json.loads(run("laws", "--rule", "kolen-pollack", "--depth", "1", "--weight-decay", "lambda", "--json").stdout)
+    assert [law["rate"] for law in record["laws"]] == ["2*lambda", "2*lambda", "lambda"]
+    out = tmp_path / "sign.tex"
+    run("laws", "--rule", "gd", "--depth", "1", "--feedback", "sign(w)", "--rates", "--out", str(out))
+    assert out.read_text().isascii() and r"\Psi" in out.read_text()
+    assert "none" in run("laws", "--activation", "tanh", "--depth", "1").stdout
+    assert "does not contain w" in refused("laws", "--feedback", "2")
+
+
 def test_equations_of_learning_feedback_and_of_other_training():
     words = ("equations", "--rule", "symmetric-alignment", "--parameter", "lambda=0.1", "--rho", "0.5", "--loss", "logistic")
     shown = run(*words, "--momentum", "beta", "--weight-decay", "lambda", "--batches")
@@ -321,7 +333,7 @@ def test_ctrl_c_ends_a_running_process_cleanly(tmp_path):
 
 
 def test_module_and_help():
-    for command in ([], ["kernel"], ["equations"], ["codegen"], ["solve"], ["demo"]):
+    for command in ([], ["kernel"], ["equations"], ["laws"], ["codegen"], ["solve"], ["demo"]):
         shown = run(*command, "--help")
         assert shown.exit_code == 0
         assert not command or "Examples" in shown.stdout

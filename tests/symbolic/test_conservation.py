@@ -2,6 +2,7 @@
 
 import pytest
 import sympy as sp
+from pylatexenc.latexwalker import LatexWalker
 
 from derive import (
     DFA,
@@ -37,6 +38,7 @@ from derive import (
     z,
 )
 from derive.conservation_check import rate_error
+from derive.latex import document
 from derive.rules import Feedback, Rule
 from derive.words import TraceSum
 
@@ -203,6 +205,17 @@ def test_bad_options_are_named(options, message):
 def test_wrong_widths_are_named():
     with pytest.raises(BadInput, match="give 3 widths"):
         conservation_laws(FA(0), MLP(1, "relu"))[0].check(widths=(2, 2))
+
+
+@pytest.mark.parametrize("name", ["FA relu biases", "sign symmetry", "Kolen-Pollack decay", "DFA relu", "FA tanh", "weight mirror"])
+def test_documents_parse(name):
+    """Strict parsing raises on unbalanced braces and environments; no Unicode is left that plain LaTeX cannot set."""
+    rule, net, options, _ = CASES[name]
+    laws = conservation_laws(rule, net, **options)
+    for subject in (laws, *laws[:1], *laws.violations[:1]):
+        source = document(subject)
+        assert LatexWalker(source, tolerant_parsing=False).get_latex_nodes()[0]
+        assert source.isascii(), sorted({sign for sign in source if not sign.isascii()})
 
 
 def test_laws_print():
