@@ -40,7 +40,8 @@ def learning_shares(solution: Solution) -> tuple[Float[np.ndarray, "L+1 T"], Flo
     Returns:
         Mean and standard error; NaN once Δ vanishes.
     """
-    Delta = solution.problem.y - solution.f
+    p = solution.problem
+    Delta = np.asarray(p.objective.error(solution.f, p.y))
     descent = [np.einsum("tm,rtmn,tn->rt", Delta, term, Delta) for term in _terms(solution)]
     total = np.sum(np.broadcast_arrays(*descent), axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
