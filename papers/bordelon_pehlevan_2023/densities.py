@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import ks_2samp
+from scipy.stats import ks_2samp, normaltest
 
 from .statistics import Data
 
@@ -41,6 +41,11 @@ def given_gates(data: Data, name: str, solver: str, letter: str) -> tuple[float,
     values, keys = standardised(data, name, solver, letter)
     fourth = np.mean(values**4, axis=1) - 3.0
     return float(fourth.mean()), float(np.sqrt(24.0 / keys))
+
+
+def normality(data: Data, name: str, solver: str, letter: str) -> Float[np.ndarray, "P"]:
+    """p values of D'Agostino and Pearson's test of skewness and kurtosis on what `given_gates` looks at, for each example."""
+    return np.array([normaltest(each).pvalue for each in standardised(data, name, solver, letter)[0]])
 
 
 def standardised(data: Data, name: str, solver: str, letter: str) -> tuple[Float[np.ndarray, "P n"], int]:

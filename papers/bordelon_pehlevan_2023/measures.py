@@ -9,7 +9,7 @@ import numpy as np
 
 from papers.claims import Measured
 
-from .densities import FIELDS, excess, given_gates, kolmogorov
+from .densities import FIELDS, excess, given_gates, kolmogorov, normality
 from .setting import RHO, kernel_distance
 from .statistics import Data, descent, largest, log_slope, relative_errors, time_to, width_slope, worst
 
@@ -252,8 +252,12 @@ def fields(data: Data) -> Results:
         for name in ("relu", "tanh"):
             found[f"density-{name}-{solver}"] = Measured(*worst(*kurtosis(name, solver, "end", ("h1", "h2"))))
         given = [given_gates(data, "gln", solver, letter) for letter in FIELDS]
+        p = np.concatenate([normality(data, "gln", solver, letter) for letter in FIELDS])
+        found[f"gln-normality-{solver}"] = Measured(float(p.min()), None, f"of {len(p)}")
         found[f"gln-given-gates-{solver}"] = Measured(*worst(*np.array(given).T))
     found["gln-without-gates"] = Measured(*worst(*kurtosis("gln", "network", "end")))
+    p = np.concatenate([normality(data, "relu", "network", letter) for letter in ("h1", "h2")])
+    found["gln-normality-relu"] = Measured(float(p.max()), None, f"of {len(p)}")
     found["gln-relu"] = Measured(*worst(*np.array([given_gates(data, "relu", "network", letter) for letter in ("h1", "h2")]).T))
     return found
 
