@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
@@ -32,6 +34,7 @@ def main(
     studies: Mapping[str, Study],
     measure: Callable[[dict[str, Arrays]], dict[str, Measured]],
     draw: Callable[[dict[str, Arrays], Path], None],
+    use: Callable[[str], None] | None = None,
 ) -> None:
     """The command line of a paper's folder.
 
@@ -40,14 +43,20 @@ def main(
         studies: by name; each takes whether the run is the full one and returns arrays by name.
         measure: values of all claims, from all studies' arrays.
         draw: writes the figures from the same.
+        use: takes a source of data, where studies can have another than their own: adds the option --data. What is found with it stays in
+            the folder of the arrays.
     """
     folder = Path(file).resolve().parent
-    options = _options(folder, studies)
+    options = _options(folder, studies, use is not None)
     mode = "full" if options.full else "fast"
     console = Console()
     jax.config.update("jax_enable_x64", True)
     paper = Paper.read(folder)
     store = options.out / folder.name / mode
+    if use is not None and options.data is not None:
+        use(options.data)
+        store /= re.sub(r"[^\w.-]+", "-", options.data)
+        folder, paper = store, replace(paper, folder=store)
     data = {}
     for place, (name, study) in enumerate(studies.items(), 1):
         again = options.again and (not options.only or name in options.only)
@@ -58,7 +67,7 @@ def main(
         console.print(f"not measured yet: {', '.join(absent)} have not run; run without --only")
         return
     complete = {name: arrays for name, arrays in data.items() if arrays is not None}
-    (folder / "figures").mkdir(exist_ok=True)
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
     draw(complete, folder / "figures")
     measured = measure(complete)
     paper.record(measured, mode)
@@ -66,7 +75,7 @@ def main(
     console.print(f"figures: {folder / 'figures'}   numbers: {paper.results_file(mode)}   data: {store}")
 
 
-def _options(folder: Path, studies: Mapping[str, Study]) -> argparse.Namespace:
+def _options(folder: Path, studies: Mapping[str, Study], takes_data: bool) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=f"python -m papers.{folder.name}.run", description="Compute, measure, draw; finished studies are kept."
     )
@@ -76,6 +85,8 @@ def _options(folder: Path, studies: Mapping[str, Study]) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=list(studies), metavar="STUDY", help=f"run these only: {', '.join(studies)}")
     parser.add_argument("--again", action="store_true", help="repeat studies that have run before")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "papers", help="where the studies' arrays go (default out/papers)")
+    if takes_data:
+        parser.add_argument("--data", metavar="SOURCE", help="other data than the paper's folder uses: mnist:FOLDER or cifar10:FOLDER")
     return parser.parse_args()
 
 

@@ -4,6 +4,7 @@ from papers.harness import main
 
 from .figures import draw
 from .measures import measure
+from .setting import use
 from .studies_fields import fields, gated_kernel
 from .studies_lazy import contributions, generalisation
 from .studies_rich import correlations, depths, linear
@@ -16,4 +17,4 @@ STUDIES = {
 }  # fmt: skip
 
 if __name__ == "__main__":
-    main(__file__, STUDIES, measure, draw)
+    main(__file__, STUDIES, measure, draw, use)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from derive import DFA, FA, GD, GLN, MLP, Hebb, Rule, rho, sqrt
-from lazyrich.data import digits
+from lazyrich.arguments import load_examples
 from numerics import Problem, Solution, alignment_with, learning_shares, movement
 
 Arrays = dict[str, np.ndarray]
@@ -47,14 +47,21 @@ class Size:
 
     def problem(self, **changes: Any) -> Problem:
         """Threes against eights, K^x_μμ = 1, y = ±1, at γ0 = 1 unless changed."""
-        data = _digits(self.train, self.test)
-        given: dict[str, Any] = {"gamma0": 1.0, "eta": 0.5, "steps": self.steps, "X_test": data.X_test, "y_test": data.y_test}
-        return Problem(data.X, data.y, **{**given, **changes})
+        data = _examples(_source[-1], self.train, self.test)
+        return Problem(**{"gamma0": 1.0, "eta": 0.5, "steps": self.steps, **data, **changes})
+
+
+_source = ["digits"]
+
+
+def use(source: str) -> None:
+    """Take classes 3 and 8 of another source from here on: mnist:FOLDER or cifar10:FOLDER."""
+    _source.append(source)
 
 
 @lru_cache(maxsize=8)
-def _digits(train: int, test: int):
-    return digits((3, 8), train=train, test=test)
+def _examples(source: str, train: int, test: int) -> dict[str, np.ndarray]:
+    return load_examples(source, "3,8", train, test, seed=0).arrays
 
 
 @dataclass(frozen=True)

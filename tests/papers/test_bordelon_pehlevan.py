@@ -7,7 +7,7 @@ import pytest
 
 from derive import DFA, FA, MLP, lazy_kernel, rho
 from numerics import Problem, jaxify, solve_dmft, solve_lazy
-from papers.bordelon_pehlevan_2023 import densities, measures, statistics, studies_lazy, studies_rich
+from papers.bordelon_pehlevan_2023 import densities, measures, setting, statistics, studies_lazy, studies_rich
 from papers.bordelon_pehlevan_2023.setting import Size, record
 
 RANDOM = np.random.default_rng(0)
@@ -94,3 +94,13 @@ def test_record_has_an_error_for_every_number():
     arrays = record("a", solve_dmft(p, DFA(), MLP(2, "erf"), **TINY.theory))
     assert {name for name in arrays if not name.endswith("_se")} == {name.removesuffix("_se") for name in arrays if name.endswith("_se")}
     assert arrays["a.shares"].shape == (3, 5) and arrays["a.moved"].shape == (2, 5)
+
+
+def test_other_data_enter_every_study(monkeypatch):
+    plain = TINY.problem()
+    monkeypatch.setattr(setting, "_source", list(setting._source))
+    asked = []
+    answer = {"X": np.eye(3), "y": np.array([1.0, -1.0, 1.0])}
+    monkeypatch.setattr(setting, "_examples", lambda *request: asked.append(request) or answer)
+    setting.use("mnist:somewhere")
+    assert TINY.problem().P == 3 and asked == [("mnist:somewhere", 4, 6)] and plain.P == 4

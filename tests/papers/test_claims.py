@@ -113,6 +113,19 @@ def test_a_run_keeps_what_is_finished(folder, tmp_path, monkeypatch, capsys):
     assert (folder / "figures" / "half.png").exists()
 
 
+def test_other_data_leave_the_folder_alone(folder, tmp_path, monkeypatch, capsys):
+    used = []
+    study = lambda full: {"x": np.array([0.5, 1 / 3 if used == ["mnist:here"] else 0.5])}
+    measure = lambda data: {"half": Measured(data["numbers"]["x"][0]), "wrong": Measured(abs(data["numbers"]["x"][1] - 0.5))}
+    draw = lambda data, place: (place / "half.png").write_bytes(b"drawn")
+    monkeypatch.setattr(sys, "argv", ["run", "--out", str(tmp_path / "out"), "--data", "mnist:here"])
+    harness.main(str(folder / "run.py"), {"numbers": study}, measure, draw, used.append)
+    place = tmp_path / "out" / folder.name / "fast" / "mnist-here"
+    assert (place / "figures" / "half.png").exists() and (place / "results" / "fast.json").exists()
+    assert sorted(path.name for path in folder.iterdir()) == ["claims.toml"]
+    assert "fails, as it must" in capsys.readouterr().out
+
+
 def test_tables_are_current():
     stale = [str(path.relative_to(ROOT)) for path, text in table.pages().items() if path.read_text(encoding="utf-8") != text]
     assert stale == [], "run `python -m papers.table`"
