@@ -190,20 +190,21 @@ def _history(plan: Plan, samples: int, room: Room) -> dict[str, Any]:
     p, rule = plan.problem, plan.rule
     empty = lambda *shape: jnp.zeros((p.steps, *shape), plan.kind)
     spans = plan.record == "spans"
-    layers = lambda width: tuple(empty(p.P, width) for _ in range(rule.depth if spans else rule.depth - 1))
-    history: dict[str, Any] = {"f": empty(p.P), "a": layers(room.forward), "g": layers(room.backward)}
+    back = p.P * p.outputs
+    layers = lambda rows, width: tuple(empty(rows, width) for _ in range(rule.depth if spans else rule.depth - 1))
+    history: dict[str, Any] = {"f": empty(*p.y.shape), "a": layers(p.P, room.forward), "g": layers(back, room.backward)}
     if not rule.gradient:
-        history["g_tilde"] = layers(room.backward)
+        history["g_tilde"] = layers(back, room.backward)
     if p.X_test is not None:
-        history["f_test"] = empty(len(p.X_test))
+        history["f_test"] = empty(len(p.X_test), *p.y.shape[1:])
     if not spans:
-        history["equal"] = {name: empty(p.P, p.P) for name in _EQUAL}
+        history["equal"] = {name: empty(*(2 * (p.P if name == "Phi" else back,))) for name in _EQUAL}
     if plan.times:
         # a checkpoint keeps the first t entries: the k-th time is at least k
-        history["snapshots"] = empty_snapshots(rule, len(plan.times), p.P, samples, plan.kind)
+        history["snapshots"] = empty_snapshots(rule, len(plan.times), p.y.shape, samples, plan.kind)
     if plan.record == "fields":
         names = ("top", "bottom") if rule.gradient else ("top", "bottom", "bottom_tilde")
-        history["fields"] = {name: empty(p.P, samples) for name in names}
+        history["fields"] = {name: empty(p.P if name == "top" else back, samples) for name in names}
     return history
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .protocol import Carried, Plasticity
+from .protocol import Carried, Plasticity, per_example
 
 
 @jax.tree_util.register_dataclass
@@ -51,7 +51,7 @@ class DenseInput:
 
     def learn(self, rates: Float[Array, "P"], g_tilde: Float[Array, "P N"], v: None = None) -> DenseInput:
         """W += Σ_ν rates_ν g̃_ν x_νᵀ/√D."""
-        return replace(self, W=self.W + _product(g_tilde.T * rates, self.inputs) / jnp.sqrt(self.inputs.shape[1]))
+        return replace(self, W=self.W + _product(_weighted(rates, g_tilde, self.inputs), self.inputs) / jnp.sqrt(self.inputs.shape[1]))
 
     def probe(self, inputs: Float[Array, "K D"]) -> Float[Array, "K N"]:
         """W x/√D of any inputs."""
@@ -119,7 +119,7 @@ class DenseMatrix:
 
     def learn(self, rates: Float[Array, "P"], g_tilde: Float[Array, "P N"], v: Float[Array, "P N"]) -> DenseMatrix:
         """W += Σ_ν rates_ν g̃_ν v_νᵀ/√N."""
-        return replace(self, W=self.W + _product(g_tilde.T * rates, v) / jnp.sqrt(v.shape[1]))
+        return replace(self, W=self.W + _product(_weighted(rates, g_tilde, v), v) / jnp.sqrt(v.shape[1]))
 
     def probe(self, v: Float[Array, "K N"]) -> Float[Array, "K N"]:
         """W v/√N."""
@@ -178,11 +178,17 @@ class DenseReadout:
 
     def learn(self, rates: Float[Array, "P"], g_tilde: None, v: Float[Array, "P N"]) -> DenseReadout:
         """w += Σ_ν rates_ν v_ν."""
-        return replace(self, w=self.w + _product(rates[None], v))
+        return replace(self, w=self.w + _product(rates.reshape(len(v), -1).T, v))
 
     def probe(self, v: Float[Array, "K N"]) -> Float[Array, "K"]:
         """w·v/N."""
-        return _product(v, self.w.T)[:, 0] / v.shape[1]
+        found = _product(v, self.w.T) / v.shape[1]
+        return found[:, 0] if len(self.w) == 1 else found
+
+
+def _weighted(rates: Float[Array, "PC"], fields: Float[Array, "PC N"], v: Float[Array, "P n"]) -> Float[Array, "N P"]:
+    """Fields times rates, summed over the outputs of an example."""
+    return fields.T * rates if len(fields) == len(v) else per_example(rates, fields, len(v)).T
 
 
 def _product(a: Float[Array, "n k"], b: Float[Array, "k m"]) -> Float[Array, "n m"]:

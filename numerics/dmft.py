@@ -16,7 +16,7 @@ import numpy as np
 
 from .causal import Plan, Seconds, run
 from .checkpoint import Keeper, open_checkpoint
-from .dynamics import Dynamics, dynamics
+from .dynamics import Dynamics, dynamics, refuse_outputs
 from .errors import positive_integer
 from .infinite import Layout
 from .linear import solve_linear
@@ -70,7 +70,7 @@ def solve_dmft(
         replicas: independent repetitions; every standard error is taken over them (NaN for one replica).
         seed: of all random numbers.
         parameters: values of symbolic parameters of rule and network, by name.
-        method: "exact" (linear units and rules without weight decay; no samples, double precision), "sampling", or "auto": exact where
+        method: "exact" (linear units and rules, one output, no weight decay; no samples, double precision), "sampling", or "auto": exact where
             that applies and T P is at most 1000. `settings["method"]` tells which it was.
         sampling: "sobol", "moments" or "plain".
         tol: wanted standard error of the loss, relative to the loss at t = 0, at all times: the number of samples is doubled until it
@@ -114,12 +114,13 @@ def solve_dmft(
     tol = _wanted_error(tol, replicas)
     bound, values = dynamics(rule, net, parameters)
     kind = real_type(dtype)
+    refuse_outputs(p, bound)
     tolerance = _rank_tolerance(rank_tol, kind)
     innovations = Innovations(samples, seed, 0, sampling)
     times = times_of(snapshots, p.steps)
     if times and method == "exact":
         raise ValueError(f"snapshots={times} of method='exact': it has no samples, its fields are Gaussian; give method='sampling'")
-    applies = not times and not p.weight_decay and p.steps * p.P <= EXACT_LIMIT
+    applies = not times and not p.weight_decay and p.outputs == 1 and p.steps * p.P <= EXACT_LIMIT
     if method == "exact" or (method == "auto" and applies and _closes_on_covariances(rule, net, bound)):
         return _exact(p, rule, net, bound, parameters, responses, throw)
     settings = {
@@ -240,7 +241,7 @@ def _more(samples: int, excess: float, max_samples: int) -> int:
 def _with_record(plan: Plan, samples: int, two_time: bool) -> Plan:
     """The plan with the way to keep kernels of φ(h^L) and g¹."""
     p, rule = plan.problem, plan.rule
-    size = p.steps * p.P
+    size = p.steps * p.P * p.outputs
     bytes_ = (2 if rule.gradient else 3) * size * samples * plan.kind.itemsize
     record = "equal times" if not two_time else "fields" if size <= FIELDS_LIMIT and bytes_ <= FIELDS_MEMORY else "spans"
     return replace(plan, record=record, layout=replace(plan.layout, spans=record == "spans"))

@@ -102,6 +102,19 @@ def dynamics(rule: Any, net: Any, parameters: Mapping[str, float] | None = None)
     return Dynamics(module, source, float(module.scales(**values)[1]) != 0.0), values
 
 
+def refuse_outputs(p: Any, rule: Dynamics) -> None:
+    """Feedback weights that learn from outer products of each example have no rule for several outputs.
+
+    Raises:
+        ValueError: such a rule on a problem with several outputs.
+    """
+    if p.outputs > 1 and (rule.learns_outer_products or rule.reconstructs):
+        raise ValueError(
+            f"y has {p.outputs} outputs, but the feedback weights of {rule.name} learn from outer products of each example, which have no "
+            "output index: solve for one column of y, or use a rule whose feedback weights do not"
+        )
+
+
 def settle(owner: str, names: tuple[str, ...], parameters: Mapping[str, float] | None) -> dict[str, float]:
     """Values for exactly the named parameters.
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from .dense import DenseInput, DenseMatrix, DenseReadout
 from .dmft import real_type
-from .dynamics import Dynamics, dynamics
+from .dynamics import Dynamics, dynamics, refuse_outputs
 from .errors import positive_integer
 from .order_parameters import DenseKernel, Layers, mean_and_error
 from .problem import Problem
@@ -70,9 +70,10 @@ def train_finite(
     width = positive_integer("width", width, "a number of neurons in a hidden layer")
     seeds = positive_integer("seeds", seeds, "a number of networks")
     bound, values = dynamics(rule, net, parameters)
+    refuse_outputs(p, bound)
     kind = real_type(dtype)
     times = times_of(snapshots, p.steps)
-    history = (p.steps * p.P) ** 2 <= TWO_TIME_LIMIT if two_time is None else bool(two_time)
+    history = (p.steps * p.P * p.outputs) ** 2 <= TWO_TIME_LIMIT if two_time is None else bool(two_time)
     scales = Scales.of(p, values, kind)
     inputs = jnp.asarray(p.X, kind)
     tests = None if p.X_test is None else jnp.asarray(p.X_test, kind)
@@ -82,7 +83,7 @@ def train_finite(
     with Progress(progress, f"{bound.name}, N = {width}", seeds) as bar:
         for first in range(0, seeds, batch):
             some = keys[first : first + batch]
-            record = _train(draw(some, p.D, bound, width, kind), inputs, tests, scales, bound, p.steps, history, times)
+            record = _train(draw(some, p.D, bound, width, kind, p.outputs), inputs, tests, scales, bound, p.steps, history, times)
             records.append(jax.tree.map(np.asarray, record))
             bar.advance(len(some))
     settings = {"width": width, "seeds": seeds, "seed": seed, "dtype": str(kind)}
@@ -95,12 +96,12 @@ def train_finite(
 def _batch(p: Problem, rule: Dynamics, width: int, history: bool, kind, seeds: int) -> int:
     """How many seeds fit into the memory set aside for a batch."""
     matrices = (rule.depth - 1) * width**2 * 4
-    fields = 3 * rule.depth * p.P * width * (p.steps if history else 4)
-    kernels = 3 * rule.depth * (p.steps * p.P) ** 2 if history else 0
+    fields = 3 * rule.depth * p.P * p.outputs * width * (p.steps if history else 4)
+    kernels = 3 * rule.depth * (p.steps * p.P * p.outputs) ** 2 if history else 0
     return int(np.clip(MEMORY // (kind.itemsize * (matrices + fields + kernels + 1)), 1, seeds))
 
 
-def draw(keys, D: int, rule: Dynamics, width: int, kind) -> dict[str, list[Any]]:
+def draw(keys, D: int, rule: Dynamics, width: int, kind, outputs: int = 1) -> dict[str, list[Any]]:
     """I.i.d. standard normal weights for one network a key, and whatever else the rule needs; every array has keys of its own.
 
     Args:
@@ -109,6 +110,7 @@ def draw(keys, D: int, rule: Dynamics, width: int, kind) -> dict[str, list[Any]]
         rule: what else, besides the weights, it needs (feedback matrices, gates).
         width: N.
         kind: floating-point type.
+        outputs: C.
 
     Returns:
         Arrays by name and layer (None where the rule needs none), with a leading axis for networks.
@@ -117,10 +119,10 @@ def draw(keys, D: int, rule: Dynamics, width: int, kind) -> dict[str, list[Any]]
     shapes: dict[str, list[tuple[int, ...] | None]] = {
         "hidden": [(N, N) for _ in range(1, L)],
         "input": [(N, D)],
-        "readout": [(1, N)],
+        "readout": [(outputs, N)],
         "feedback": [(N, N) if rule.uses(l, "independent") else None for l in range(1, L)],
-        "readout_feedback": [(1, N) if rule.uses(L, "independent") else None],
-        "direct": [(1, N) if rule.uses(l + 1, "direct") else None for l in range(L)],
+        "readout_feedback": [(outputs, N) if rule.uses(L, "independent") else None],
+        "direct": [(outputs, N) if rule.uses(l + 1, "direct") else None for l in range(L)],
         "biases": [(1, N)] * L if rule.biased else [],
         "gates": [(N, D)] * L if rule.gated else [],
     }
@@ -137,13 +139,14 @@ def _normals(keys, which: int, layer: int, shape: tuple[int, ...], kind):
     return jax.vmap(own)(keys)
 
 
-def initialise(drawn: dict[str, list[Any]], inputs, tests, rule: Dynamics) -> tuple[State, Probe | None]:
+def initialise(drawn: dict[str, list[Any]], inputs, tests, rule: Dynamics, shape: tuple[int, ...]) -> tuple[State, Probe | None]:
     """One network from its random arrays.
 
     Args:
         drawn: what `draw` gave, for one network.
         inputs, tests: examples.
         rule: the rule on the network.
+        shape: of the outputs.
     """
     L = rule.depth
     see = lambda examples: tuple(jnp.matmul(examples, m.T, precision="highest") / jnp.sqrt(m.shape[1]) for m in drawn["gates"])
@@ -155,10 +158,10 @@ def initialise(drawn: dict[str, list[Any]], inputs, tests, rule: Dynamics) -> tu
     state = State(
         matrices=(DenseInput(drawn["input"][0], inputs), *hidden, DenseReadout(w, w, v)),
         biases=tuple(drawn["biases"]),
-        readout_bias=jnp.zeros((), inputs.dtype),
+        readout_bias=jnp.zeros(shape[1:], inputs.dtype),
         direct=tuple(drawn["direct"]),
         gates=see(inputs),
-        f0=jnp.zeros(inputs.shape[0], inputs.dtype),
+        f0=jnp.zeros(shape, inputs.dtype),
         t=jnp.zeros((), jnp.int32),
     )
     return state, None if tests is None else Probe((tests,), tuple(() for _ in range(L)), see(tests))
@@ -169,7 +172,7 @@ def _train(drawn, inputs, tests, scales: Scales, rule: Dynamics, steps: int, his
     """Outputs and kernels of a batch of networks, over all times, and fields at some."""
 
     def one(arrays):
-        state, probe = initialise(arrays, inputs, tests, rule)
+        state, probe = initialise(arrays, inputs, tests, rule, scales.y.shape)
         state = prepared(state, rule, scales)
 
         def body(carried, t):
@@ -181,7 +184,7 @@ def _train(drawn, inputs, tests, scales: Scales, rule: Dynamics, steps: int, his
             return (state, kept_fields), ({"f": now.f, "f_test": now.f_test, "equal": equal}, kept if history else None)
 
         width = arrays["readout"][0].shape[1]
-        empty = empty_snapshots(rule, len(times), inputs.shape[0], width, inputs.dtype)
+        empty = empty_snapshots(rule, len(times), scales.y.shape, width, inputs.dtype)
         (_, kept_fields), (record, fields) = jax.lax.scan(body, (state, empty), jnp.arange(steps))
         record["snapshots"] = kept_fields
         if history:

@@ -33,6 +33,7 @@ class Layout:
 
     Attributes:
         depth: L.
+        outputs: C, each with a readout and feedback vectors of its own.
         inputs: rank r0 of the inputs.
         block: directions that one step can add to a backward basis.
         forward_block: the same for a forward basis.
@@ -45,6 +46,7 @@ class Layout:
     """
 
     depth: int
+    outputs: int
     inputs: int
     block: int
     forward_block: int
@@ -64,7 +66,7 @@ class Layout:
         fields = 1 if rule.gradient else 2 + rule.learns_outer_products + rule.reconstructs
         independent = tuple(rule.uses(l, "independent") for l in hidden)
         return Layout(
-            rule.depth, _coordinates(p)[0].shape[1], p.P * fields, p.P * (2 if rule.reconstructs else 1), rule.gated,
+            rule.depth, p.outputs, _coordinates(p)[0].shape[1], p.P * p.outputs * fields, p.P * (2 if rule.reconstructs else 1), rule.gated,
             independent, tuple(rule.feeds_back(l) for l in hidden), tuple(_wanted(rule, l) for l in hidden), responses,
             tuple(rule.mirrors and each for each in independent), spans,
         )  # fmt: skip
@@ -74,7 +76,8 @@ class Layout:
         """Numbers of dimensions of the single vectors, in order."""
         gates = self.depth * self.inputs if self.gated else 0
         return {
-            "readout": 1, "inputs": self.inputs, "test": self.depth, "feedback": 1, "direct": self.depth, "biases": self.depth,
+            "readout": self.outputs, "inputs": self.inputs, "test": self.depth, "feedback": self.outputs, "direct": self.depth * self.outputs,
+            "biases": self.depth,
             "gates": gates, "test_gates": self.depth if self.gated else 0,
         }  # fmt: skip
 
@@ -111,29 +114,29 @@ def start(p: Problem, rule: Dynamics, innovations: Innovations, layout: Layout, 
     # one buffer each: a step gives the state's memory back for reuse
     tolerance = lambda: put(tol)
     basis = lambda capacity: Basis.empty(capacity, samples, kind)
-    empty = lambda capacity: jnp.zeros((p.P, capacity), kind)
-    span = lambda: BackwardSpan(basis(room.backward), empty(room.backward), empty(room.backward), tolerance(), rule.gradient)
+    back = lambda: jnp.zeros((p.P * p.outputs, room.backward), kind)
+    span = lambda: BackwardSpan(basis(room.backward), back(), back(), tolerance(), rule.gradient)
     coordinates = put(_coordinates(p)[0])
-    hidden = [_hidden(l, layout, rule, basis(room.forward), span()) for l in range(rule.depth - 1)]
+    hidden = [_hidden(l, p.P, layout, rule, basis(room.forward), span()) for l in range(rule.depth - 1)]
     readout = LazyReadout(
         vectors["readout"], vectors["readout"] + 0, vectors["feedback"] if rule.uses(rule.depth, "independent") else None,
-        basis(room.forward) if layout.spans else None, empty(room.forward) if layout.spans else None, tolerance(),
+        basis(room.forward) if layout.spans else None, jnp.zeros((p.P, room.forward), kind) if layout.spans else None, tolerance(),
     )  # fmt: skip
     L = rule.depth
     state = State(
         matrices=(LazyInput(coordinates, vectors["inputs"], span() if layout.spans else None), *hidden, readout),
         biases=tuple(vectors["biases"][l : l + 1] for l in range(L)) if rule.biased else (),
-        readout_bias=jnp.zeros((), kind),
-        direct=tuple(vectors["direct"][l : l + 1] if rule.uses(l + 1, "direct") else None for l in range(L)),
+        readout_bias=jnp.zeros(p.y.shape[1:], kind),
+        direct=tuple(vectors["direct"][l * p.outputs : (l + 1) * p.outputs] if rule.uses(l + 1, "direct") else None for l in range(L)),
         gates=tuple(coordinates @ _gate_axes(vectors, layout, l) for l in range(L)) if rule.gated else (),
-        f0=jnp.zeros((p.P,), kind),
+        f0=jnp.zeros(p.y.shape, kind),
         t=jnp.zeros((), jnp.int32),
     )
     return state, None if p.X_test is None else _probe(p, rule, layout, vectors, put)
 
 
-def _hidden(l: int, layout: Layout, rule: Dynamics, basis: Basis, span: BackwardSpan) -> LazyMatrix:
-    (r, samples), q, P, kind = basis.rows.shape, span.basis.rows.shape[0], span.g.shape[0], basis.rows.dtype
+def _hidden(l: int, P: int, layout: Layout, rule: Dynamics, basis: Basis, span: BackwardSpan) -> LazyMatrix:
+    (r, samples), q, kind = basis.rows.shape, span.basis.rows.shape[0], basis.rows.dtype
     small = lambda: jnp.zeros((r, q), kind)
     return LazyMatrix(
         basis=basis,

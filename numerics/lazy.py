@@ -62,9 +62,10 @@ def solve_lazy(
     K = np.stack([np.asarray(kernel(p.X, **now), dtype=float) for now in settings])
     K_test = None if p.X_test is None else np.stack([np.asarray(kernel(p.X_test, p.X, **now), dtype=float) for now in settings])
     f, f_test = _train(p, K, K_test)
-    found = _order_parameters(p, jaxify(lazy.layers_source()), values, times, p.y - f)
+    Delta = np.asarray(p.objective.error(f, p.y)).reshape(p.steps, -1)
+    found = _order_parameters(p, jaxify(lazy.layers_source()), values, times, Delta, feeds_back=any(bound.module.PATH))
     layers = lambda name: Layers(found[name], 1)
-    entk = np.broadcast_to(K, (p.steps, p.P, p.P))[None]
+    entk = np.broadcast_to(_for_outputs(p, K), (p.steps, p.P * p.outputs, p.P * p.outputs))[None]
     assembled = assemble(
         p, bound, values, "lazy", f[None], None if f_test is None else f_test[None],
         layers("Phi"), layers("G"), layers("G_tilde"), layers("H"), {}, {}, False, entk=entk,
@@ -74,7 +75,8 @@ def solve_lazy(
 
 
 def _order_parameters(
-    p: Problem, module: ModuleType, values: dict[str, float], times: list[dict[str, int]], Delta: Float[np.ndarray, "T P"]
+    p: Problem, module: ModuleType, values: dict[str, float], times: list[dict[str, int]], Delta: Float[np.ndarray, "T PC"],
+    feeds_back: bool,
 ) -> dict[str, list[Kernel]]:
     """Kernels of the layers 1…L: constant, but where feedback weights learn or g̃ contains the error signal."""
 
@@ -87,11 +89,15 @@ def _order_parameters(
 
     needed = {name: value for name, value in values.items() if name in module.PARAMETERS}
     found = [jax.tree.map(lambda array: np.asarray(array, dtype=float), evaluate(jnp.asarray(p.X), {**needed, **now})) for now in times]
-    layers = {name: [_over_time([at[name][l] for at in found], p.steps) for l in range(len(found[0][name]))] for name in found[0]}
-    if module.SCALES_WITH_ERROR:
+    scaled = module.SCALES_WITH_ERROR
+    shaped = lambda name, kernel: kernel if name == "Phi" or (name == "H" and scaled) else _for_outputs(p, kernel)
+    layers = {name: [_over_time([shaped(name, at[name][l]) for at in found], p.steps) for l in range(len(found[0][name]))] for name in found[0]}
+    if scaled and feeds_back and p.outputs > 1:  # some terms join outputs, others do not
+        layers["H"] = []
+    elif scaled:
         layers["H"] = [_with_error(kernel, Delta) for kernel in layers["H"]]
     reason = f"H of {module.NAME} contains the error signal and is not known here: use solve_dmft at small gamma0"
-    layers["H"] = layers["H"] or [AbsentKernel(p.steps, p.P, reason)] * module.DEPTH
+    layers["H"] = layers["H"] or [AbsentKernel(p.steps, p.P * p.outputs, reason)] * module.DEPTH
     return layers
 
 
@@ -102,22 +108,23 @@ def _over_time(values: list[Float[np.ndarray, "P P"]], steps: int) -> Kernel:
     return DenseKernel(twice(np.stack(values)), remedy=remedy)
 
 
-def _with_error(kernel: Kernel, Delta: Float[np.ndarray, "T P"]) -> FactoredKernel:
-    """Δ_μ(t) Δ_ν(s) H_μν, from a square root of H."""
+def _with_error(kernel: Kernel, Delta: Float[np.ndarray, "T PC"]) -> FactoredKernel:
+    """Δ_μ(t) Δ_ν(s) H_μν, from a square root of H; the same H_μν for all outputs of μ and ν."""
     values, axes = np.linalg.eigh(kernel.block(0, 0))
-    root = Delta[:, :, None] * (axes * np.sqrt(np.maximum(values, 0.0)))
+    root = (axes * np.sqrt(np.maximum(values, 0.0))).repeat(Delta.shape[1] // len(axes), axis=0) * Delta[:, :, None]
     return FactoredKernel([root, root], [root, root])
 
 
 def _train(p: Problem, K: np.ndarray, K_test: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
     """Outputs on train and test inputs at all times, from zero; kernels at every step, or one for all."""
-    f = np.zeros((p.steps, p.P))
-    f_test = None if K_test is None else np.zeros((p.steps, K_test.shape[1]))
+    f = np.zeros((p.steps, *p.y.shape))
+    f_test = None if K_test is None else np.zeros((p.steps, K_test.shape[1], *p.y.shape[1:]))
     shares = np.ones((1, p.P)) if p.shares is None else p.shares
-    velocity = np.zeros(p.P)
-    test_velocity = np.zeros(0 if f_test is None else f_test.shape[1])
+    velocity = np.zeros(p.y.shape)
+    test_velocity = np.zeros((0 if f_test is None else f_test.shape[1], *p.y.shape[1:]))
     for t in range(p.steps - 1):
-        driven = p.eta / p.P * shares[t % len(shares)] * np.asarray(p.objective.error(f[t], p.y))
+        share = shares[t % len(shares)].reshape(-1, *(1,) * (p.y.ndim - 1))
+        driven = p.eta / p.P * share * np.asarray(p.objective.error(f[t], p.y))
         now = min(t, len(K) - 1)
         velocity = p.momentum * velocity + K[now] @ driven
         f[t + 1] = f[t] + velocity
@@ -125,3 +132,8 @@ def _train(p: Problem, K: np.ndarray, K_test: np.ndarray | None) -> tuple[np.nda
             test_velocity = p.momentum * test_velocity + K_test[now] @ driven
             f_test[t + 1] = f_test[t] + test_velocity
     return f, f_test
+
+
+def _for_outputs(p: Problem, kernel: Float[np.ndarray, "*batch P P"]) -> Float[np.ndarray, "*batch PC PC"]:
+    """K_μν δ_cd: the readouts of two outputs are independent, and so is all that comes back from them."""
+    return kernel if p.outputs == 1 else np.kron(kernel, np.eye(p.outputs))

@@ -40,7 +40,7 @@ def solve_linear(
         The same record as `solve_dmft`; standard errors are zero.
 
     Raises:
-        ValueError: units or rule are not linear, a symbolic parameter has no value, or the problem has weight decay.
+        ValueError: units or rule are not linear, a symbolic parameter has no value, or the problem has weight decay or several outputs.
         SolveFailed: training diverged (unless `throw=False`).
 
     Source: Bordelon & Pehlevan 2022, 2023, deep linear networks; THEORY sections 4 and 5.
@@ -50,6 +50,8 @@ def solve_linear(
             f"weight_decay={p.weight_decay:g}: the exact equations of linear units are those of matrices that keep their random part; "
             "give solve_dmft(..., method='sampling')"
         )
+    if p.outputs > 1:
+        raise ValueError(f"y has {p.outputs} outputs: the exact equations of linear units are those of one; give solve_dmft(..., method='sampling')")
     module = jaxify(rule.dmft_equations(net).linear())
     values = settle(module.NAME, module.PARAMETERS, parameters)
     bound, _ = dynamics(rule, net, parameters)

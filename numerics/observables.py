@@ -41,7 +41,7 @@ def learning_shares(solution: Solution) -> tuple[Float[np.ndarray, "L+1 T"], Flo
         Mean and standard error; NaN once Δ vanishes.
     """
     p = solution.problem
-    Delta = np.asarray(p.objective.error(solution.f, p.y))
+    Delta = np.asarray(p.objective.error(solution.f, p.y)).reshape(len(solution.f), -1)
     descent = [np.einsum("tm,rtmn,tn->rt", Delta, term, Delta) for term in _terms(solution)]
     total = np.sum(np.broadcast_arrays(*descent), axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):

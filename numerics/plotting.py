@@ -36,9 +36,10 @@ def plot(solution: Solution):
     _label(axes[0, 1], "step", "cos(g, g̃)", "gradient alignment")
     _label(axes[0, 2], "step", "CKA(Φ, yyᵀ)", "target alignment")
     axes[0, 2].legend(frameon=False)
-    for mu in range(min(solution.problem.P, len(COLOURS))):
-        _band(axes[1, 0], solution.t, solution.f[:, mu], solution.f_se[:, mu], COLOURS[mu], None)
-        axes[1, 0].axhline(solution.problem.y[mu], color=COLOURS[mu], lw=0.6, ls=":")
+    flat = lambda array: array.reshape(len(solution.t), -1)
+    for k, target in enumerate(solution.problem.y.ravel()[: len(COLOURS)]):
+        _band(axes[1, 0], solution.t, flat(solution.f)[:, k], flat(solution.f_se)[:, k], COLOURS[k], None)
+        axes[1, 0].axhline(target, color=COLOURS[k], lw=0.6, ls=":")
     _label(axes[1, 0], "step", "f", "outputs (dotted: targets)")
     _kernels(figure, axes[1, 1:], solution)
     return figure
@@ -119,7 +120,7 @@ def _kernels(figure: Any, axes: Any, solution: Solution) -> None:
         for ax in axes:
             ax.set_axis_off()
         return
-    order = np.argsort(solution.problem.y, kind="stable")
+    order = np.lexsort(solution.problem.y.reshape(solution.problem.P, -1).T)
     before, after = (last.block(t, t)[np.ix_(order, order)] for t in (0, -1))
     top = max(np.abs(before).max(), np.abs(after).max())
     for ax, kernel, when in zip(axes, (before, after), ("before", "after"), strict=True):

@@ -21,18 +21,18 @@ class Problem:
 
     Args:
         X: inputs, one example a row.
-        y: targets.
+        y: targets; a column for each output if there are several.
         gamma0: γ0 > 0, how far features move: γ0 → 0 lazy, γ0 = O(1) rich.
         eta: η > 0, the learning rate.
         steps: T ≥ 1, the number of recorded times; entry t is the state before the t-th update.
         X_test, y_test: examples that are predicted and never trained on.
-        loss: "squared", "logistic" (y = ±1), or a `derive.Loss` of one's own. `problem.loss(f)` evaluates it.
+        loss: "squared", "logistic" (y = ±1), "cross-entropy" (one column of y a class), or a `derive.Loss` of one's own. `problem.loss(f)` evaluates it.
         momentum: β, 0 ≤ β < 1 (heavy ball).
         weight_decay: λ ≥ 0: every weight and bias that is trained shrinks by ηλ a step; frozen feedback and gates do not.
         batches: indices of the examples of each step, in the order in which steps use them, repeated; None for all examples at every step.
 
     Shapes:
-        X (P, D), y (P,), X_test (P_test, D), y_test (P_test,).
+        X (P, D), y (P,) or (P, C), X_test (P_test, D), y_test (P_test,) or (P_test, C).
 
     Units:
         η is the step of gradient flow ∂_t f = (1/P) K Δ; it does not scale with P, γ0 or the width.
@@ -44,12 +44,12 @@ class Problem:
     """
 
     X: Float[np.ndarray, "P D"]
-    y: Float[np.ndarray, "P"]
+    y: Float[np.ndarray, "P *C"]
     gamma0: float = 1.0
     eta: float = 0.1
     steps: int = 200
     X_test: Float[np.ndarray, "P_test D"] | None = None
-    y_test: Float[np.ndarray, "P_test"] | None = None
+    y_test: Float[np.ndarray, "P_test *C"] | None = None
     loss: Any = "squared"
     momentum: float = 0.0
     weight_decay: float = 0.0
@@ -73,7 +73,14 @@ class Problem:
             if self.X_test is None:
                 raise ValueError("y_test is given without X_test: give the inputs that these targets belong to")
             put("y_test", _targets("y_test", self.y_test, "X_test", len(self.X_test)))
+            if self.y_test.shape[1:] != self.y.shape[1:]:
+                raise ValueError(f"y_test has shape {self.y_test.shape} but y has {self.y.shape}: both need the same number of outputs")
         put("loss", LossOfTargets(Objective.of(self.loss), self.y))
+        if self.objective.coupled and self.outputs == 1:
+            raise ValueError(
+                f"loss={self.objective.name!r} normalises over outputs, but y has one: give one column of y a class (one-hot), or "
+                "loss='logistic' with y = ±1"
+            )
         put("momentum", _rate("momentum", self.momentum, 1.0, "each step keeps this share of the last one"))
         limit = 1.0 / self.eta
         put("weight_decay", _rate("weight_decay", self.weight_decay, limit, f"weights lose the share eta·weight_decay a step, eta={self.eta:g}"))
@@ -83,6 +90,11 @@ class Problem:
     def P(self) -> int:
         """Number of training examples."""
         return self.X.shape[0]
+
+    @property
+    def outputs(self) -> int:
+        """C, the number of outputs."""
+        return 1 if self.y.ndim == 1 else self.y.shape[1]
 
     @property
     def D(self) -> int:
@@ -161,12 +173,8 @@ def _inputs(name: str, value: object) -> np.ndarray:
 
 def _targets(name: str, value: object, inputs: str, count: int) -> np.ndarray:
     array = _real(name, value)
-    if array.ndim == 2 and array.shape[1] > 1:
-        raise ValueError(
-            f"{name} has shape {array.shape}: several outputs are not supported yet; solve for one column of {name} at a time"
-        )
-    if array.ndim != 1:
-        raise ValueError(f"{name} has shape {array.shape}: targets need one dimension; give {name}.ravel()")
+    if array.ndim != 1 and not (array.ndim == 2 and array.shape[1] > 1):
+        raise ValueError(f"{name} has shape {array.shape}: targets are (examples,) or (examples, outputs); for one output give {name}.ravel()")
     if len(array) != count:
         raise ValueError(f"{name} has {len(array)} entries but {inputs} has {count} rows: one target for each example")
     return array

@@ -27,6 +27,11 @@ class Carried(NamedTuple):
     evolved: Float[Array, "P N"] | None = None
 
 
+def per_example(rates: Float[Array, "PC"], fields: Float[Array, "PC n"], P: int) -> Float[Array, "P n"]:
+    """Σ_c rates_μc fields_μc: an update sums over the outputs of an example."""
+    return (rates[:, None] * fields).reshape(P, -1, fields.shape[1]).sum(axis=1)
+
+
 class Plasticity(NamedTuple):
     """Rates of feedback weights that learn: B ← (1 − decay) B + pull W(t)ᵀ + copy ΔWᵀ − null ψ hᵀ + outer products.
 

@@ -30,7 +30,7 @@ from jaxtyping import Array, Float, Int
 
 from .basis import Basis, Extension, average, bracket, combine, pad
 from .mirror import Mirror
-from .protocol import Carried, Plasticity
+from .protocol import Carried, Plasticity, per_example
 
 
 @jax.tree_util.register_dataclass
@@ -143,7 +143,9 @@ class LazyInput:
 
     def learn(self, rates: Float[Array, "P"], g_tilde: Float[Array, "P S"], v: None = None) -> LazyInput:
         """W += Σ_ν rates_ν g̃_ν x_νᵀ in the coordinates of the span."""
-        return replace(self, images=self.images + combine(self.coordinates.T * rates, g_tilde))
+        if len(g_tilde) == len(self.coordinates):
+            return replace(self, images=self.images + combine(self.coordinates.T * rates, g_tilde))
+        return replace(self, images=self.images + combine(self.coordinates.T, per_example(rates, g_tilde, len(self.coordinates))))
 
     def probe(self, coordinates: Float[Array, "K r0"], beyond: Float[Array, "K"], xi: Float[Array, "S"]) -> Float[Array, "K S"]:
         """Images of further inputs: coordinates on the span, and the norm of what lies beyond it along fresh normals."""
@@ -333,7 +335,8 @@ class LazyMatrix:
 
     def learn(self, rates: Float[Array, "P"], g_tilde: Float[Array, "P S"], v: Float[Array, "P S"]) -> LazyMatrix:
         """W += Σ_ν rates_ν g̃_ν v_νᵀ/N for the fields of the last `transpose` and `forward`: D += aᵀ diag(rates) g̃."""
-        return replace(self, D=self.D + (self.a.T * rates) @ self.span.g_tilde)
+        d = self.span.g_tilde
+        return replace(self, D=self.D + ((self.a.T * rates) @ d if len(d) == len(self.a) else self.a.T @ per_example(rates, d, len(self.a))))
 
     def probe(self, v: Float[Array, "K S"], xi: Float[Array, "S"]) -> Float[Array, "K S"]:
         """W(t) v for vectors that leave no trace: the residual's image is drawn along ξ and conditioned, but not kept."""
@@ -450,11 +453,11 @@ class LazyReadout:
 
     def learn(self, rates: Float[Array, "P"], g_tilde: None, v: Float[Array, "P S"]) -> LazyReadout:
         """w += Σ_ν rates_ν v_ν."""
-        return replace(self, w=self.w + combine(rates[None], v))
+        return replace(self, w=self.w + combine(rates.reshape(len(v), -1).T, v))
 
     def probe(self, v: Float[Array, "K S"]) -> Float[Array, "K"]:
         """⟨w v⟩ for vectors that leave no trace."""
-        return average(v, self.w)
+        return average(v, self.w) if len(self.w) == 1 else jnp.stack([average(v, w[None]) for w in self.w], axis=1)
 
 
 def _enlarge(projector: Float[Array, "q q"], d: Float[Array, "P q"], tol: Float[Array, ""]) -> Float[Array, "q q"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -25,8 +26,8 @@ class Snapshot:
         m: gates m^ℓ; empty in a network without gates.
 
     Shapes:
-        Each (R, P, N): replicas or seeds, training examples, samples or neurons. z of the last layer, the readout weights, is the same
-        for all examples.
+        Each (R, P, N): replicas or seeds, training examples, samples or neurons (z: P C rows with C outputs). z of the last layer, the
+        readout weights, is the same for all examples.
     """
 
     h: Mapping[int, Float[np.ndarray, "R P N"]]
@@ -55,13 +56,13 @@ def times_of(snapshots: Iterable[int], steps: int) -> tuple[int, ...]:
 
 def taken(state: State, fields: Fields) -> dict[str, tuple[Array, ...]]:
     """What a snapshot keeps, by name and layer."""
-    return {"h": fields.h, "z": tuple(jnp.broadcast_to(z, h.shape) for z, h in zip(fields.z, fields.h, strict=True)), "m": state.gates}
+    return {"h": fields.h, "z": tuple(jnp.broadcast_to(z, g.shape) for z, g in zip(fields.z, fields.g, strict=True)), "m": state.gates}
 
 
-def empty_snapshots(rule: Dynamics, count: int, P: int, N: int, kind: Any) -> dict[str, tuple[Array, ...]]:
-    """Room for `count` times, in the shape of `taken`."""
-    room = lambda: tuple(jnp.zeros((count, P, N), kind) for _ in range(rule.depth))
-    return {"h": room(), "z": room(), "m": room() if rule.gated else ()}
+def empty_snapshots(rule: Dynamics, count: int, outputs: tuple[int, ...], N: int, kind: Any) -> dict[str, tuple[Array, ...]]:
+    """Room for `count` times, in the shape of `taken`; `outputs` is the shape of f."""
+    room = lambda rows: tuple(jnp.zeros((count, rows, N), kind) for _ in range(rule.depth))
+    return {"h": room(outputs[0]), "z": room(math.prod(outputs)), "m": room(outputs[0]) if rule.gated else ()}
 
 
 def put(kept: Float[Array, "K P N"], now: Float[Array, "P N"], times: tuple[int, ...], t: Int[Array, ""]) -> Float[Array, "K P N"]:

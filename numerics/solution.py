@@ -36,7 +36,9 @@ class Solution:
         snapshots: fields of all samples or neurons, by time, where the solver was asked for them.
 
     Shapes:
-        f (T, P), f_test (T, P_test), loss (T,), entk (T, P, P), alignment, cka, kta (L, T).
+        f (T, P), f_test (T, P_test), loss (T,), entk (T, P, P), alignment, cka, kta (L, T). With C > 1 outputs f (T, P, C), f_test
+        (T, P_test, C), and eNTK and gradient kernels have an index for example and output, the outputs of an example following each
+        other: entk (T, P C, P C).
 
     Source: Bordelon & Pehlevan 2022, 2023; Cortes et al. 2012 (centred alignment); THEORY sections 1, 2, 4.
     """
@@ -139,7 +141,7 @@ def assemble(
     Raises:
         SolveFailed: a number is not finite.
     """
-    one = ConstantKernel(np.ones((p.P, p.P)), p.steps)
+    one = ConstantKernel(np.kron(np.ones((p.P, p.P)), np.eye(p.outputs)), p.steps)  # an output's own readout only
     Phi = Layers([ConstantKernel(p.Kx, p.steps), *Phi], 0)
     G, G_tilde, H = (Layers([*kernels, one], 1) for kernels in (G, G_tilde, H))
     with np.errstate(all="ignore"):
@@ -190,20 +192,23 @@ def entk_of(Phi: Layers, G_tilde: Layers, sigma_w: float, sigma_b: float) -> Flo
 
 
 def entk_terms(Phi: Layers, G_tilde: Layers, sigma_w: float, sigma_b: float) -> list[Float[np.ndarray, "R T P P"]]:
-    """The terms of K(t,t), ℓ = 0…L: what training W^ℓ (and b^ℓ) contributes."""
+    """The terms of K(t,t), ℓ = 0…L: what training W^ℓ (and b^ℓ) contributes; Φ_μν is the same for all outputs of μ and ν."""
     weight, bias = float(sigma_w) ** 2, float(sigma_b) ** 2
+    outputs = G_tilde[G_tilde.first].shape[1] // Phi[Phi.first].shape[1]
+    for_outputs = lambda array: array if outputs == 1 else array.repeat(outputs, axis=-1).repeat(outputs, axis=-2)
     return [
-        backward.equal_time_replicas() * (weight * forward.equal_time_replicas() + bias)
+        backward.equal_time_replicas() * for_outputs(weight * forward.equal_time_replicas() + bias)
         for forward, backward in zip(Phi, G_tilde, strict=True)
     ]
 
 
-def target_alignment(Phi: Float[np.ndarray, "*batch P P"], y: Float[np.ndarray, "P"], centred: bool) -> Float[np.ndarray, "*batch"]:
-    """yᵀΦy/(‖Φ‖ yᵀy), of centred Φ and y for CKA. NaN where the target (or kernel) vanishes."""
+def target_alignment(Phi: Float[np.ndarray, "*batch P P"], y: Float[np.ndarray, "P *C"], centred: bool) -> Float[np.ndarray, "*batch"]:
+    """tr Φyyᵀ/(‖Φ‖ ‖yyᵀ‖), of centred Φ and y for CKA. NaN where the target (or kernel) vanishes."""
+    y = y.reshape(len(y), -1)
     if centred:
-        y = y - y.mean()
+        y = y - y.mean(axis=0)
         Phi = Phi - Phi.mean(axis=-1, keepdims=True) - Phi.mean(axis=-2, keepdims=True) + Phi.mean(axis=(-1, -2), keepdims=True)
-    return _ratio(np.einsum("m,...mn,n->...", y, Phi, y), np.linalg.norm(Phi, axis=(-1, -2)) * (y @ y))
+    return _ratio(np.einsum("mc,...mn,nc->...", y, Phi, y), np.linalg.norm(Phi, axis=(-1, -2)) * np.linalg.norm(y.T @ y))
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -214,7 +219,7 @@ def _status(p: Problem, f: np.ndarray) -> str:
     if not np.all(np.isfinite(f)):
         return "non-finite"
     # training that descends never does this
-    return "diverged" if np.any(p.loss(f) > 1e6 * max(float(p.loss(np.zeros(p.P))), 1e-30)) else "ok"
+    return "diverged" if np.any(p.loss(f) > 1e6 * max(float(p.loss(np.zeros(p.y.shape))), 1e-30)) else "ok"
 
 
 def _diagnosis(solution: Solution, K: np.ndarray) -> str:

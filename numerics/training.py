@@ -1,7 +1,8 @@
 """One training step, the same for every rule, at infinite and at finite width.
 
 The rule enters through generated functions (`Dynamics`), the width through the matrices (`protocol.WeightMatrix`). Fields of one layer are
-(P, N) arrays, N being the width or the number S of single-site samples.
+(P, N) arrays, N being the width or the number S of single-site samples. With C > 1 outputs, fields that come back have a row for each
+example and output, (P C, N), the outputs of an example following each other.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from .dynamics import Dynamics
 from .objective import Objective
 from .problem import Problem
-from .protocol import Plasticity
+from .protocol import Carried, Plasticity
 
 
 @jax.tree_util.register_dataclass
@@ -28,7 +29,7 @@ class State:
     Attributes:
         matrices: L + 1 weight matrices, the input's first, the readout's last.
         biases: b^1…b^L, or empty.
-        readout_bias: what training added to the readout's bias, as it enters f.
+        readout_bias: one for each output: what training added to the readout's bias, as it enters f.
         direct: ξ^1…ξ^L of direct feedback, None for layers without.
         gates: m^1…m^L, or empty.
         f0: the output at initialisation, set by the first step.
@@ -38,10 +39,10 @@ class State:
 
     matrices: tuple[Any, ...]
     biases: tuple[Float[Array, "1 N"], ...]
-    readout_bias: Float[Array, ""]
-    direct: tuple[Float[Array, "1 N"] | None, ...]
+    readout_bias: Float[Array, "*C"]
+    direct: tuple[Float[Array, "C N"] | None, ...]
     gates: tuple[Float[Array, "P N"], ...]
-    f0: Float[Array, "P"]
+    f0: Float[Array, "P *C"]
     t: Int[Array, ""]
     velocity: Any = None
 
@@ -60,7 +61,7 @@ class Scales:
         shares: ω of every batch, None for full batches.
     """
 
-    y: Float[Array, "P"]
+    y: Float[Array, "P *C"]
     gamma0: Float[Array, ""]
     eta: Float[Array, ""]
     parameters: dict[str, Float[Array, ""]]
@@ -100,12 +101,12 @@ class Fields(NamedTuple):
 
     h: tuple[Float[Array, "P N"], ...]
     a: tuple[Float[Array, "P N"], ...]
-    z: tuple[Float[Array, "#P N"], ...]
-    g: tuple[Float[Array, "P N"], ...]
-    g_tilde: tuple[Float[Array, "P N"], ...]
-    f: Float[Array, "P"]
-    Delta: Float[Array, "P"]
-    f_test: Float[Array, "K"] | None
+    z: tuple[Float[Array, "#PC N"], ...]
+    g: tuple[Float[Array, "PC N"], ...]
+    g_tilde: tuple[Float[Array, "PC N"], ...]
+    f: Float[Array, "P *C"]
+    Delta: Float[Array, "P *C"]
+    f_test: Float[Array, "K *C"] | None
 
 
 @jax.tree_util.register_dataclass
@@ -141,7 +142,7 @@ def step(state: State, rule: Dynamics, scales: Scales, probe: Probe | None = Non
     state, h, a = forward(state, rule, scales)
     state, f, Delta = output(state, a, rule, scales)
     f_test = None if probe is None else predict(state, probe, rule, scales)
-    state, z, g, g_tilde = backward(state, h, a, Delta, rule, scales)
+    state, z, g, g_tilde = backward(state, h, a, Delta.reshape(-1), rule, scales)
     top = scales.gamma0 * (f - state.readout_bias + state.f0)  # σ_w w·a^L/N
     return learn(state, h, a, g_tilde, top, Delta, rule, scales), Fields(h, a, z, g, g_tilde, f, Delta, f_test)
 
@@ -199,7 +200,7 @@ def predict(state: State, probe: Probe, rule: Dynamics, scales: Scales) -> Float
     return sigma_w * image / scales.gamma0 + state.readout_bias
 
 
-def backward(state: State, h, a, Delta: Float[Array, "P"], rule: Dynamics, scales: Scales):
+def backward(state: State, h, a, Delta: Float[Array, "PC"], rule: Dynamics, scales: Scales):
     """z^ℓ = σ_w W^ℓ(t)ᵀ g^{ℓ+1}, g^ℓ = slope · z^ℓ and g̃^ℓ from the rule's own feedback path, ℓ = L…1."""
     sigma_w, _ = rule.module.scales(**scales.parameters)
     coefficients = rule.module.path(**scales.parameters)
@@ -207,23 +208,44 @@ def backward(state: State, h, a, Delta: Float[Array, "P"], rule: Dynamics, scale
     z: list[Any] = [None] * depth
     g: list[Any] = [None] * (depth + 1)
     g_tilde: list[Any] = [None] * (depth + 1)
+    rows = Delta.shape[0]
     for l in reversed(range(depth)):
+        here, gates = _for_outputs(h[l], rows), _for_outputs(gate(state, l), rows)
         outer = above = None
         if l < depth - 1:
             matrices[l + 1], omega = mirrored(state, matrices[l + 1], a[l], l + 1, rule, scales)
             outer = outer_fields(rule, h[l + 1], g_tilde[l + 1], Delta[:, None], omega, scales, state.t)
             above = reconstructed(rule, h[l + 1], scales, state.t)
         matrices[l + 1], carried = matrices[l + 1].transpose(g[l + 1], g_tilde[l + 1], outer, above)
-        slope = rule.module.slope(h[l], gate(state, l), **scales.parameters)
+        if l == depth - 1:
+            carried = _readout_fields(carried, rows)
+        slope = rule.module.slope(here, gates, **scales.parameters)
         z[l] = sigma_w * carried.true
         g[l] = slope * z[l]
         g_tilde[l] = g[l]
         if not rule.gradient:
-            fed_back = _feedback_field(rule, l, coefficients[l], sigma_w, carried, state.direct[l], h[l])
-            own = rule.module.pseudo_gradient(h[l], fed_back, gate(state, l), Delta[:, None], **scales.parameters)
-            g_tilde[l] = jnp.broadcast_to(own, h[l].shape)
+            fed_back = _feedback_field(rule, l, coefficients[l], sigma_w, carried, _for_examples(state.direct[l], rows), here)
+            own = rule.module.pseudo_gradient(here, fed_back, gates, Delta[:, None], **scales.parameters)
+            g_tilde[l] = jnp.broadcast_to(own, here.shape)
     matrices[0], _ = matrices[0].transpose(g[0], g_tilde[0])
     return replace(state, matrices=tuple(matrices)), tuple(z), tuple(g[:-1]), tuple(g_tilde[:-1])
+
+
+def _for_outputs(field: Any, rows: int) -> Any:
+    """A field of examples, repeated for the outputs of each."""
+    return field if field is None or len(field) == rows else jnp.repeat(field, rows // len(field), axis=0)
+
+
+def _readout_fields(carried: Carried, rows: int) -> Carried:
+    """The readout's vectors as fields of all examples."""
+    true, *others = (_for_examples(vector, rows) for vector in carried)
+    assert true is not None
+    return Carried(true, *others)
+
+
+def _for_examples(vectors: Float[Array, "C N"] | None, rows: int) -> Float[Array, "PC N"] | None:
+    """The vectors of the outputs, repeated for every example; a single one is broadcast where it is used."""
+    return vectors if vectors is None or len(vectors) == 1 else jnp.tile(vectors, (rows // len(vectors), 1))
 
 
 def _feedback_field(rule: Dynamics, l: int, coefficients, sigma_w, carried, direct, like):
@@ -311,14 +333,14 @@ def _updated(state: State, a, g_tilde, Delta: Float[Array, "P"], rule: Dynamics,
     """W^ℓ += c0 σ_w Σ_μ ω_μ Δ_μ g̃^{ℓ+1}_μ a^{ℓ}_μᵀ, b^ℓ += c0 σ_b Σ_μ ω_μ Δ_μ g̃^{ℓ+1}_μ, c0 = ηγ0/P."""
     sigma_w, sigma_b = rule.module.scales(**scales.parameters)
     driven = scales.in_batch(Delta, state.t)
-    rates = scales.eta * scales.gamma0 / scales.y.shape[0] * driven
+    rates = (scales.eta * scales.gamma0 / scales.y.shape[0] * driven).reshape(-1)
     matrices = tuple(
         matrix.learn(sigma_w * rates, fields, v)
         for matrix, fields, v in zip(state.matrices, (*g_tilde, None), (None, *a), strict=True)
     )
     biases = tuple(bias + sigma_b * (rates @ fields)[None] for bias, fields in zip(state.biases, g_tilde, strict=False))
     # f moves by σ_b times the readout bias over γ0, hence the missing γ0
-    readout_bias = state.readout_bias + scales.eta / scales.y.shape[0] * sigma_b**2 * jnp.sum(driven)
+    readout_bias = state.readout_bias + scales.eta / scales.y.shape[0] * sigma_b**2 * jnp.sum(driven, axis=0)
     return replace(state, matrices=matrices, biases=biases, readout_bias=readout_bias)
 
 

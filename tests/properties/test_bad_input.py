@@ -19,7 +19,7 @@ X, y = np.ones((3, 2)), np.ones(3)
         ({"X": np.ones((0, 2)), "y": np.ones(0)}, "at least one example"),
         ({"X": [["a", "b"]]}, "not an array of real numbers"),
         ({"y": np.ones(4)}, "y has 4 entries but X has 3 rows"),
-        ({"y": np.ones((3, 2))}, "several outputs are not supported yet"),
+        ({"y": np.ones((3, 2, 2))}, r"targets are \(examples,\) or \(examples, outputs\)"),
         ({"y": np.ones((3, 1))}, "give y.ravel()"),
         ({"eta": 0}, "eta=0 cannot be a learning rate"),
         ({"eta": -0.1}, "eta=-0.1"),

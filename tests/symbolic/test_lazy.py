@@ -166,7 +166,7 @@ def test_relu_is_recognised_in_every_form(form):
         (lambda: MLP(1, "relu", sigma_w=0), "sigma_w=0"),
         (lambda: MLP(1, "relu", sigma_b=-1), "sigma_b=-1"),
         (lambda: Rule("empty path", dphi(h) * z), "feedback path is empty"),
-        (lambda: Rule("odd", z, Feedback(direct=1), forward=phi(h) * Delta), "may use h and m only"),
+        (lambda: Rule("odd", z, Feedback(direct=1), forward=phi(h) * Delta), "contains Delta, the error signal; allowed here: h, m"),
         (lambda: lazy_kernel(FA([0.1, 0.2]), MLP(3, "relu")), "2 per-layer coefficients"),
         (lambda: lazy_kernel(Rule("delta", Delta * z, Feedback(transported=1)), MLP(1, "relu")), "depends on the error signal"),
         (lambda: lazy_kernel(Rule("coupled", sp.tanh(h + m) * z, Feedback(transported=1)), MLP(1, "relu")), "couples the fields"),
