@@ -85,6 +85,8 @@ def track_laws(
     """
     if not laws:
         raise ValueError("no laws to track: conservation_laws found none for this rule and network; its .violations say why")
+    if p.outputs > 1:
+        raise ValueError(f"y has {p.outputs} outputs: laws are derived for networks with one; track them on one column of y")
     width = positive_integer("width", width, "a number of neurons in a hidden layer")
     bound, values = dynamics(laws[0].rule, laws[0].net, parameters)
     if any(law.rule != laws[0].rule or law.net != laws[0].net for law in laws):
@@ -114,7 +116,7 @@ def _letters_over_time(p: Problem, rule: Dynamics, values: Mapping[str, float], 
     kind = real_type(None)
     scales = Scales.of(p, values, kind)
     drawn = jax.tree.map(lambda array: array[0], draw(jax.random.split(jax.random.key(seed), 1), p.D, rule, width, kind))
-    state = prepared(initialise(drawn, jnp.asarray(p.X, kind), None, rule)[0], rule, scales)
+    state = prepared(initialise(drawn, jnp.asarray(p.X, kind), None, rule, p.y.shape)[0], rule, scales)
     ghosts = [jnp.zeros((1, width), kind) for _ in range(rule.depth)]
     run = [_letters(state, drawn, ghosts, rule, scales)]
     for _ in range(p.steps):
