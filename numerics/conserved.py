@@ -118,10 +118,11 @@ def _letters_over_time(p: Problem, rule: Dynamics, values: Mapping[str, float], 
     drawn = jax.tree.map(lambda array: array[0], draw(jax.random.split(jax.random.key(seed), 1), p.D, rule, width, kind))
     state = prepared(initialise(drawn, jnp.asarray(p.X, kind), None, rule, p.y.shape)[0], rule, scales)
     ghosts = [jnp.zeros((1, width), kind) for _ in range(rule.depth)]
-    run = [_letters(state, drawn, ghosts, rule, scales)]
+    frozen = _frozen(state, drawn, rule, scales)
+    run = [frozen | _moving(state, ghosts, rule)]
     for _ in range(p.steps):
         state, ghosts = _advance(state, ghosts, scales, rule)
-        run.append(_letters(state, drawn, ghosts, rule, scales))
+        run.append(frozen | _moving(state, ghosts, rule))
     return run
 
 
@@ -133,21 +134,27 @@ def _advance(state: State, ghosts, scales: Scales, rule: Dynamics):
     return after, [ghost + (rates @ a)[None] for ghost, a in zip(ghosts, fields.a, strict=True)]
 
 
-def _letters(state: State, drawn, ghosts, rule: Dynamics, scales: Scales) -> Letters:
-    """W0…WL, b0…, and whatever feedback the rule has: B1…BL in the shape of W1…WL, F1…FL, and for direct feedback C1… and M1…"""
+def _moving(state: State, ghosts, rule: Dynamics) -> Letters:
+    """W0…WL, b0…, ghost readouts M1…ML, and B1…BL in the shape of W1…WL where they learn."""
     L = rule.depth
     found = {f"W{l}": matrix.W for l, matrix in enumerate(state.matrices[:-1])} | {f"W{L}": state.matrices[-1].w}
-    found |= {f"b{l}": bias[0] for l, bias in enumerate(state.biases)}
+    found |= {f"b{l}": bias[0] for l, bias in enumerate(state.biases)} | {f"M{l}": ghost for l, ghost in enumerate(ghosts, 1)}
+    if rule.evolves:
+        found |= {f"B{l}": matrix.B for l, matrix in enumerate(state.matrices[1:-1], 1)} | {f"B{L}": state.matrices[-1].b}
+    return found
+
+
+def _frozen(state: State, drawn, rule: Dynamics, scales: Scales) -> Letters:
+    """B1…BL, F1…FL and C1… that the rule has and does not change."""
+    L = rule.depth
+    found = {}
     for l, (_, initial, independent, _) in enumerate(rule.module.path(**scales.parameters), 1):
         start = drawn["readout"][0] if l == L else drawn["hidden"][l - 1]
         own = drawn["readout_feedback"][0] if l == L else drawn["feedback"][l - 1]
-        if rule.evolves:
-            found[f"B{l}"] = state.matrices[l].b if l == L else state.matrices[l].B
-        elif rule.uses(l, "initial", "independent"):
+        if not rule.evolves and rule.uses(l, "initial", "independent"):
             found[f"B{l}"] = initial * start + (0.0 if own is None else independent * own)
-    straight = [field for field in state.direct if field is not None]
-    if len(straight) == L:
-        found |= {f"F{l}": field for l, field in enumerate(straight, 1)} | {f"M{l}": ghost for l, ghost in enumerate(ghosts, 1)}
-        # F_{l+1} C_l = F_l: the pseudo-inverse of one row
-        found |= {f"C{l}": straight[l].T @ straight[l - 1] / jnp.sum(straight[l] ** 2) for l in range(1, L)}
+    straight = {l: field for l, field in enumerate(state.direct, 1) if field is not None}
+    found |= {f"F{l}": field for l, field in straight.items()}
+    # F_{l+1} C_l = F_l: the pseudo-inverse of one row
+    found |= {f"C{l}": straight[l + 1].T @ straight[l] / jnp.sum(straight[l + 1] ** 2) for l in straight if l + 1 in straight}
     return found

@@ -270,7 +270,7 @@ def infinite(full: bool) -> dict[str, np.ndarray]:
     solution = solve_dmft(two, FA(), deep, samples=4096 if full else 2048, replicas=4)
     c0 = two.eta * two.gamma0 / two.P
     theory = np.stack([layer_drift(each, solution, c0) for each in laws])
-    widths, seeds = ((100, 400, 1600), 8) if full else ((100, 400), 8)
+    widths, seeds = ((100, 400, 1000), 12) if full else ((100, 400), 8)
     networks = np.array([
         [[run.drift / N for run in track_laws(laws, two, N, seed)] for seed in range(seeds)] for N in widths
     ])  # fmt: skip
