@@ -12,6 +12,7 @@ if "JAX_ENABLE_X64" not in os.environ:
 
 from .checkpoint import Partial, load_checkpoint
 from .conserved import Tracked, track_laws
+from .deep_linear import DeepLinearSolution, solve_deep_linear, train_deep_linear
 from .dmft import solve_dmft
 from .errors import SolveFailed
 from .finite import train_finite
@@ -27,7 +28,8 @@ from .solution import Solution
 from .sweep import Sweep, sweep
 
 __all__ = [
-    "OnlineSolution", "Partial", "Problem", "Solution", "SolveFailed", "Sweep", "Tracked", "alignment_with", "entk_layers", "jaxify",
-    "learning_shares", "load_checkpoint", "movement", "plot", "plot_compare", "simulate_online", "solve_dmft", "solve_lazy",
-    "solve_linear", "solve_online", "sweep", "track_laws", "train_finite",
+    "DeepLinearSolution", "OnlineSolution", "Partial", "Problem", "Solution", "SolveFailed", "Sweep", "Tracked", "alignment_with",
+    "entk_layers", "jaxify", "learning_shares", "load_checkpoint", "movement", "plot", "plot_compare", "simulate_online",
+    "solve_deep_linear", "solve_dmft", "solve_lazy", "solve_linear", "solve_online", "sweep", "track_laws", "train_deep_linear",
+    "train_finite",
 ]  # fmt: skip

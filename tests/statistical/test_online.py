@@ -1,0 +1,72 @@
+"""Finite students against the derived order-parameter equations; equations that are wrong must be seen to be."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from derive import DFA, GD, erf, sqrt, teacher_student, x
+from numerics import simulate_online, solve_online
+
+DOCS = Path(__file__).parents[2] / "docs" / "online.md"
+START = {
+    "Q": np.array([[0.3, 0.05], [0.05, 0.2]]), "R": np.array([[0.1], [-0.1]]), "T": np.eye(1), "A": np.array([1.0]), "v": np.array([0.3, -0.2]),
+    "F": np.array([1.0, -0.7]), "sigma": 0.1, "kappa": 0.02,
+}  # fmt: skip
+TIMES = np.linspace(1, 6, 6)
+
+
+def distance(sim, out) -> np.ndarray:
+    """Distance of each run's last order parameters from the equations, Q, R and v together."""
+    flat = lambda s: np.concatenate([getattr(s, q)[..., -1, :, :].reshape(*np.shape(s.eg)[:-1], -1) for q in "QR"] + [s.v[..., -1, :]], -1)
+    return np.linalg.norm(flat(sim) - flat(out), axis=-1)
+
+
+@pytest.mark.parametrize(("rule", "activation"), [(DFA(), erf(x / sqrt(2))), pytest.param(GD(), "relu", marks=pytest.mark.slow)])
+def test_students_fluctuate_around_the_equations(rule, activation):
+    """Mean over seeds within its standard error of the equations; a teacher 25 % larger is many errors away."""
+    ts = teacher_student(rule, activation)
+    sim = simulate_online(ts, D=200, seeds=12, eta=0.4, t=TIMES, **START)
+    score = lambda out: np.abs(sim.eg.mean(0) - out.eg) / (sim.eg.std(0, ddof=1) / np.sqrt(12))
+    # six correlated z-scores of a t distribution with 11 degrees of freedom, and a bias O(1/D) below one of them
+    assert score(solve_online(ts, eta=0.4, t=TIMES, **START)).max() < 4.5
+    assert score(solve_online(ts, eta=0.4, t=TIMES, **{**START, "A": np.array([1.25])})).max() > 8
+
+
+@pytest.mark.slow
+def test_distance_falls_like_the_root_of_the_dimension():
+    ts = teacher_student(DFA(), erf(x / sqrt(2)))
+    out = solve_online(ts, eta=0.4, t=TIMES, **START)
+    dims = np.array([100, 400, 1600])
+    rms = [np.sqrt(np.mean(distance(simulate_online(ts, D=int(D), seeds=24, eta=0.4, t=TIMES, **START), out) ** 2)) for D in dims]
+    slope = np.polyfit(np.log(dims), np.log(rms), 1)[0]
+    # each rms of 24 runs is known to about 10 %: 0.05 in the slope
+    assert slope == pytest.approx(-0.5, abs=0.15)
+
+
+def test_batches_are_runs_side_by_side():
+    ts = teacher_student(DFA(), erf(x / sqrt(2)))
+    rates = np.array([0.2, 0.4])
+    together = solve_online(ts, eta=rates, t=TIMES, dense=True, **{**START, "F": np.array([[1.0, -0.7], [-0.3, 0.5]])})
+    alone = solve_online(ts, eta=0.4, t=TIMES, **{**START, "F": np.array([-0.3, 0.5])})
+    # two runs with steps of their own, at rtol 1e-9
+    assert np.allclose(together.eg[1], alone.eg, atol=1e-8)
+    assert np.allclose(together.at(TIMES)["Q"][1], together.Q[1], atol=1e-12)
+    assert np.max(np.abs(together.eg[0] - alone.eg)) > 1e-3
+
+
+def test_bad_starts_are_refused():
+    ts = teacher_student(DFA(), "linear")
+    with pytest.raises(ValueError, match="no covariance"):
+        solve_online(ts, t=TIMES, **{**START, "R": np.array([[2.0], [0.0]])})
+    with pytest.raises(ValueError, match="give F"):
+        solve_online(ts, t=TIMES, **{**START, "F": None})
+    with pytest.raises(ValueError, match="increasing"):
+        solve_online(ts, t=[1.0, 0.5], **START)
+    with pytest.raises(ValueError, match="too small"):
+        simulate_online(ts, D=2, t=TIMES, **START)
+
+
+def test_the_documentation_runs():
+    code = DOCS.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    exec(compile(code, str(DOCS), "exec"), {"__name__": "docs"})
