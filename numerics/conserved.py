@@ -80,13 +80,13 @@ def track_laws(
         One record for each law.
 
     Raises:
-        ValueError: no laws, laws of different networks, or laws that assume what the training step does not have (weight decay, learning
+        ValueError: no laws, several outputs, laws of different networks, or laws that assume what the training step does not have (weight decay, learning
             rates for each layer).
     """
     if not laws:
         raise ValueError("no laws to track: conservation_laws found none for this rule and network; its .violations say why")
     if p.outputs > 1:
-        raise ValueError(f"y has {p.outputs} outputs: laws are derived for networks with one; track them on one column of y")
+        raise ValueError(f"y has {p.outputs} outputs: track_laws follows networks with one (the laws hold for any number); give one column of y")
     width = positive_integer("width", width, "a number of neurons in a hidden layer")
     bound, values = dynamics(laws[0].rule, laws[0].net, parameters)
     if any(law.rule != laws[0].rule or law.net != laws[0].net for law in laws):

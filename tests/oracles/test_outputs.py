@@ -107,7 +107,7 @@ def test_what_is_not_there_is_refused():
         problem(y=np.ones((3, 1)))
     with pytest.raises(ValueError, match="y has 3 outputs: the exact equations"):
         solve_linear(problem(), GD(), MLP(1, "linear"))
-    with pytest.raises(ValueError, match="laws are derived for networks with one"):
+    with pytest.raises(ValueError, match="track_laws follows networks with one"):
         track_laws(conservation_laws(GD(), MLP(1, "linear")), problem())
     with pytest.raises(ValueError, match="no output index"):
         solve_dmft(problem(), weight_mirror(0.1, 0.1), MLP(2, "tanh"))
