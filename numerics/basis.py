@@ -28,7 +28,8 @@ def average(a: Float[Array, "n S"], b: Float[Array, "#n S"]) -> Float[Array, "n"
 
 def combine(c: Float[Array, "n r"], rows: Float[Array, "r S"]) -> Float[Array, "n S"]:
     """Σ_k c_k rows_k."""
-    return jnp.matmul(c, rows, precision="highest")
+    # A transposition folded into the product would take XLA's CPU product off its fast path.
+    return jnp.matmul(jax.lax.optimization_barrier(c), rows, precision="highest")
 
 
 @jax.tree_util.register_dataclass
@@ -97,7 +98,8 @@ class Basis:
         keep = energy > tol * scale
         lost = jnp.max(jnp.where(keep, 0.0, jnp.maximum(energy, 0.0))) / scale
         rows = combine(axes.T / jnp.sqrt(jnp.where(keep, energy, 1.0))[:, None], residual) * keep[:, None]
-        # Small residuals are what is left of a cancellation: project again, then (⟨rows rowsᵀ⟩)^{-1/2}.
+        # Small residuals are what is left of a cancellation: project again, then (⟨rows rowsᵀ⟩)^{-1/2}. Not even in double precision can
+        # this be left out: a new direction would inherit the old ones' deviation from orthogonality, enlarged by 1/√tol each time.
         rows = rows - combine(bracket(rows, self.rows), self.rows)
         values, vectors = jnp.linalg.eigh(bracket(rows, rows) + jnp.diag(jnp.where(keep, 0.0, 1.0).astype(rows.dtype)))
         return combine((vectors / jnp.sqrt(values)) @ vectors.T, rows) * keep[:, None], keep, lost

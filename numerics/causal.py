@@ -30,7 +30,7 @@ from .snapshots import empty_snapshots, put, taken
 from .training import Probe, Scales, State, prepared, step
 
 # Directions for which innovations are supplied at a time.
-PORTION = 64
+PORTION = 32
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class Plan:
         return Room(forward, backward)
 
     def first_room(self, samples: int) -> Room:
-        """Capacities at the start. Short runs get all they can need, so that nothing is compiled twice; long ones saturate."""
+        """Capacities at the start. Unused room costs time in every step, room that is too small a compilation."""
         if self.capacity is None:
-            wanted = [192 + limit // 8 for limit in self.limits(samples)]
+            wanted = [64 + 6 * block + limit // 16 for block, limit in zip(self.blocks, self.limits(samples), strict=True)]
         else:
             wanted = [self.capacity, self.capacity]
         pick = lambda wish, block, limit: max(min(wish, limit), block)

@@ -7,16 +7,20 @@ chunks nor on how much capacity was set aside.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
-from scipy.special import ndtri
+from jaxtyping import Array, Float, UInt32
 from scipy.stats import qmc
 
 KINDS = ("sobol", "moments", "plain")
 # Dimensions are made in blocks; samples are shuffled between blocks. High dimensions of a Sobol sequence are badly correlated in pairs at
 # practical S, and two scramblings of one dimension share their leading digits: shuffling makes blocks independent of each other.
 BLOCK = 64
+# Dimensions of a Sobol block that are made at a time: one shape, so that code is compiled once for each number of samples.
+PORTION = 16
 _BITS = 30
 
 
@@ -52,28 +56,68 @@ class Innovations:
             start, stop: range of dimensions.
 
         Returns:
-            Standard normals.
+            Standard normals. Sobol points are mapped to them in single precision, relative to the nearer end of the unit interval.
         """
-        found = [np.empty((0, self.samples))]
+        found = [np.empty((0, self.samples), np.float32)]
         for block in range(start // BLOCK, -(-stop // BLOCK)):
             first = block * BLOCK
-            found.append(self._block(block)[max(start - first, 0) : min(stop - first, BLOCK)])
+            found.append(self._block(block, max(start - first, 0), min(stop - first, BLOCK)))
         return np.concatenate(found)
 
-    def _block(self, block: int) -> np.ndarray:
+    def _block(self, block: int, start: int, stop: int) -> np.ndarray:
+        """Dimensions start…stop−1 of a block."""
         random = np.random.default_rng([self.seed, self.replica, block])
         if self.kind == "sobol":
-            return self._sobol(random, shuffle=block > 0)
+            return self._sobol(random, block > 0, start, stop)
         normals = random.standard_normal((BLOCK, self.samples))
-        return _match_moments(normals) if self.kind == "moments" else normals
+        return (_match_moments(normals) if self.kind == "moments" else normals)[start:stop]
 
-    def _sobol(self, random: np.random.Generator, shuffle: bool) -> np.ndarray:
-        power = max(self.samples - 1, 1).bit_length()
-        points = qmc.Sobol(BLOCK, scramble=True, bits=_BITS, seed=random).random_base2(power)[: self.samples]
-        if shuffle:
-            points = points[random.permutation(self.samples)]
-        # centre of the cell of side 2^-bits: keeps 0 out of the inverse distribution function
-        return ndtri(np.ascontiguousarray(points.T) + 2.0 ** -(_BITS + 1))
+    def _sobol(self, random: np.random.Generator, shuffle: bool, start: int, stop: int) -> np.ndarray:
+        directions, shift = _scrambled(random, max(self.samples - 1, 1).bit_length())
+        index = (random.permutation(self.samples) if shuffle else np.arange(self.samples)).astype(np.uint32)
+        first = start // PORTION * PORTION
+        parts = [_normals(directions[at : at + PORTION], shift[at : at + PORTION], index) for at in range(first, stop, PORTION)]
+        return np.concatenate(parts)[start - first : stop - first]
+
+
+@lru_cache(maxsize=32)
+def _directions(power: int) -> UInt32[np.ndarray, "k B"]:
+    """Direction numbers of the first `power` binary digits of a point's number, for the dimensions of one block."""
+    engine, found, at = qmc.Sobol(BLOCK, scramble=False, bits=_BITS), np.empty((power, BLOCK), np.uint32), 0
+    for k in range(power):
+        # points come in the order of the Gray code, which is 2^k for the number 2^(k+1) − 1
+        engine.fast_forward(2 ** (k + 1) - 1 - at)
+        found[k] = np.rint(engine.random(1)[0] * 2.0**_BITS)
+        at = 2 ** (k + 1)
+    return found
+
+
+def _scrambled(random: np.random.Generator, power: int) -> tuple[UInt32[np.ndarray, "B k"], UInt32[np.ndarray, "B"]]:
+    """Direction numbers after a random linear map of the digits (lower triangular, ones on the diagonal), and a random digital shift.
+
+    Source: Matoušek 1998.
+    """
+    places = np.arange(_BITS - 1, -1, -1, dtype=np.uint32)
+    digits = ((_directions(power)[:, :, None] >> places) & 1).astype(np.float32)
+    maps = np.tril(random.integers(0, 2, (BLOCK, _BITS, _BITS), dtype=np.uint8), -1) + np.eye(_BITS, dtype=np.uint8)
+    mapped = (np.matmul(maps.astype(np.float32), digits.transpose(1, 2, 0)).astype(np.uint32) & 1) << places[:, None]
+    return mapped.sum(axis=1, dtype=np.uint32), random.integers(0, 2**_BITS, BLOCK, dtype=np.uint32)
+
+
+@jax.jit
+def _points(directions: UInt32[Array, "n k"], shift: UInt32[Array, "n"], index: UInt32[Array, "S"]) -> Float[Array, "n S"]:
+    x = jnp.broadcast_to(shift[:, None], (len(shift), len(index)))
+    for k in range(directions.shape[1]):
+        x = x ^ (directions[:, k, None] * ((index >> k) & 1))
+    # from the nearer end, where single precision is relative; centre of the cell of side 2^-bits: keeps 0 out of the inverse
+    upper = x >= 2 ** (_BITS - 1)
+    tail = (jnp.where(upper, 2**_BITS - 1 - x, x).astype(jnp.float32) + 0.5) * 2.0**-_BITS
+    normal = jax.scipy.special.ndtri(tail)
+    return jnp.where(upper, -normal, normal)
+
+
+def _normals(directions: np.ndarray, shift: np.ndarray, index: np.ndarray) -> np.ndarray:
+    return np.asarray(_points(directions, shift, index))
 
 
 def _match_moments(normals: np.ndarray) -> np.ndarray:
