@@ -12,24 +12,45 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+# Samples whose products are summed in single precision before sums go on in double.
+PART = 2**14
+
+
+def wide() -> jnp.dtype:
+    """The floating-point type of small matrices: double precision where JAX has it, whatever the fields have."""
+    return jnp.result_type(float)
+
 
 def bracket(a: Float[Array, "n S"], b: Float[Array, "k S"]) -> Float[Array, "n k"]:
-    """⟨a bᵀ⟩ = (1/S) Σ_i a_i b_i for all pairs of rows."""
+    """⟨a bᵀ⟩ = (1/S) Σ_i a_i b_i for all pairs of rows, in the `wide` type."""
     # The larger factor first: XLA's CPU product is several times slower the other way round.
     if a.shape[0] < b.shape[0]:
-        return jnp.matmul(b, a.T, precision="highest").T / a.shape[-1]
-    return jnp.matmul(a, b.T, precision="highest") / a.shape[-1]
+        return bracket(b, a).T
+    S, parts = a.shape[-1], 1 if a.dtype == wide() else _parts(a.shape[-1])
+    if parts == 1:
+        return jnp.matmul(a, b.T, precision="highest").astype(wide()) / S
+    cut = lambda x: x.reshape(len(x), parts, S // parts)
+    return jnp.sum(jnp.einsum("npi,kpi->pnk", cut(a), cut(b), precision="highest"), axis=0, dtype=wide()) / S
+
+
+def _parts(samples: int) -> int:
+    """Number of equal parts with at most `PART` samples each; a multiple of eight where possible, so that devices keep their samples."""
+    if samples <= PART:
+        return 1
+    least = -(-samples // PART)
+    candidates = (*range(-(-least // 8) * 8, 8 * least + 8, 8), *range(least, 8 * least))
+    return next((count for count in candidates if samples % count == 0), 1)
 
 
 def average(a: Float[Array, "n S"], b: Float[Array, "#n S"]) -> Float[Array, "n"]:
-    """⟨a b⟩ row by row, summed in double precision where JAX has it."""
-    return (jnp.sum(a * b, axis=1, dtype=jnp.result_type(float)) / a.shape[-1]).astype(a.dtype)
+    """⟨a b⟩ row by row, summed in the `wide` type."""
+    return (jnp.sum(a * b, axis=1, dtype=wide()) / a.shape[-1]).astype(a.dtype)
 
 
 def combine(c: Float[Array, "n r"], rows: Float[Array, "r S"]) -> Float[Array, "n S"]:
-    """Σ_k c_k rows_k."""
+    """Σ_k c_k rows_k, in the type of the rows."""
     # A transposition folded into the product would take XLA's CPU product off its fast path.
-    return jnp.matmul(jax.lax.optimization_barrier(c), rows, precision="highest")
+    return jnp.matmul(jax.lax.optimization_barrier(c.astype(rows.dtype)), rows, precision="highest")
 
 
 @jax.tree_util.register_dataclass
@@ -50,7 +71,7 @@ class Basis:
     @staticmethod
     def empty(capacity: int, samples: int, dtype: jnp.dtype) -> Basis:
         """No vectors yet, room for `capacity`."""
-        return Basis(jnp.zeros((capacity, samples), dtype), jnp.zeros((), jnp.int32), jnp.zeros((), dtype))
+        return Basis(jnp.zeros((capacity, samples), dtype), jnp.zeros((), jnp.int32), jnp.zeros((), wide()))
 
     def padded(self, capacity: int) -> Basis:
         """The same with room for more."""
@@ -74,8 +95,8 @@ class Basis:
         c = bracket(v, self.rows)
         gram = bracket(v, v)
         scale = jnp.maximum(jnp.max(jnp.diagonal(gram)), jnp.finfo(v.dtype).tiny)
-        # ⟨r rᵀ⟩ = ⟨v vᵀ⟩ − c cᵀ tells without touching the residual whether there is anything new
-        rest = jnp.linalg.eigvalsh(gram - c @ c.T)[-1] / scale
+        # ⟨r rᵀ⟩ = ⟨v vᵀ⟩ − c cᵀ tells without touching the residual whether there is anything new: no direction has more than the trace
+        rest = jnp.trace(gram - c @ c.T) / scale
         nothing = lambda: (jnp.zeros_like(v), jnp.zeros(v.shape[0], bool), jnp.maximum(rest, 0.0))
         rows, keep, lost = jax.lax.cond(rest > tol, lambda: self._orthonormal(v - combine(c, self.rows), tol, scale), nothing)
         at = self.size
@@ -101,8 +122,7 @@ class Basis:
         # Small residuals are what is left of a cancellation: project again, then (⟨rows rowsᵀ⟩)^{-1/2}. Not even in double precision can
         # this be left out: a new direction would inherit the old ones' deviation from orthogonality, enlarged by 1/√tol each time.
         rows = rows - combine(bracket(rows, self.rows), self.rows)
-        values, vectors = jnp.linalg.eigh(bracket(rows, rows) + jnp.diag(jnp.where(keep, 0.0, 1.0).astype(rows.dtype)))
-        return combine((vectors / jnp.sqrt(values)) @ vectors.T, rows) * keep[:, None], keep, lost
+        return combine(_inverse_root(bracket(rows, rows) + jnp.diag(jnp.where(keep, 0.0, 1.0))), rows) * keep[:, None], keep, lost
 
 
 @jax.tree_util.register_dataclass
@@ -125,6 +145,14 @@ class Extension:
     def write_columns(self, array: Float[Array, "n r"], columns: Float[Array, "n B"]) -> Float[Array, "n r"]:
         """Put columns in their place."""
         return jax.lax.dynamic_update_slice_in_dim(array, columns, self.at, axis=1)
+
+
+def _inverse_root(gram: Float[Array, "B B"]) -> Float[Array, "B B"]:
+    """gram^{-1/2} of a matrix near unity, by Newton's method: the error e is squared each time, 6e-3 (single precision) at first."""
+    found = one = jnp.eye(len(gram), dtype=gram.dtype)
+    for _ in range(3):
+        found = found @ (1.5 * one - 0.5 * (found @ gram @ found))
+    return found
 
 
 def _fix_signs(axes: Float[Array, "B B"]) -> Float[Array, "B B"]:

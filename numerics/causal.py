@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .basis import Basis, bracket
+from .basis import Basis, bracket, wide
 from .checkpoint import Keeper
 from .dynamics import Dynamics
 from .infinite import Layout, Room, grow, start, supply
@@ -188,7 +188,7 @@ def _sizes(state: State) -> Room:
 
 def _history(plan: Plan, samples: int, room: Room) -> dict[str, Any]:
     p, rule = plan.problem, plan.rule
-    empty = lambda *shape: jnp.zeros((p.steps, *shape), plan.kind)
+    empty = lambda *shape, kind=None: jnp.zeros((p.steps, *shape), kind or wide())
     spans = plan.record == "spans"
     back = p.P * p.outputs
     layers = lambda rows, width: tuple(empty(rows, width) for _ in range(rule.depth if spans else rule.depth - 1))
@@ -204,7 +204,8 @@ def _history(plan: Plan, samples: int, room: Room) -> dict[str, Any]:
         history["snapshots"] = empty_snapshots(rule, len(plan.times), p.y.shape, samples, plan.kind)
     if plan.record == "fields":
         names = ("top", "bottom") if rule.gradient else ("top", "bottom", "bottom_tilde")
-        history["fields"] = {name: empty(p.P if name == "top" else back, samples) for name in names}
+        # rounded to single precision, 1e-7, far below what averages over samples resolve
+        history["fields"] = {name: empty(p.P if name == "top" else back, samples, kind=jnp.float32) for name in names}
     return history
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
@@ -96,7 +96,7 @@ def dynamics(rule: Any, net: Any, parameters: Mapping[str, float] | None = None)
     Raises:
         ValueError: a parameter of rule or network has no value, a value is no number, or a name is unknown.
     """
-    source = rule.bind(net).source()
+    source = _source(rule, net) if _hashable(rule, net) else rule.bind(net).source()
     module = load(source)
     values = settle(module.NAME, module.PARAMETERS, parameters)
     return Dynamics(module, source, float(module.scales(**values)[1]) != 0.0), values
@@ -138,6 +138,15 @@ def settle(owner: str, names: tuple[str, ...], parameters: Mapping[str, float] |
         if value - value != 0:
             raise ValueError(f"parameters[{name!r}]={value} of {owner} is not finite: give a finite number")
     return values
+
+
+def _hashable(*objects: Any) -> bool:
+    return all(isinstance(each, Hashable) for each in objects)
+
+
+@lru_cache(maxsize=128)
+def _source(rule: Any, net: Any) -> str:
+    return rule.bind(net).source()
 
 
 @lru_cache(maxsize=128)

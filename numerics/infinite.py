@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from .basis import Basis, pad
+from .basis import Basis, pad, wide
 from .dynamics import Dynamics
 from .mirror import Mirror
 from .problem import Problem
@@ -42,6 +42,7 @@ class Layout:
         wants: for them, the fields that must come down: "true" for the observables, and what the rule's feedback uses.
         responses: False switches all conditioning off.
         mirrors: for them, whether Vᵀ is used forward.
+        adjoint: whether W and Wᵀ are adjoint at finite S already.
         spans: whether φ(h^L) and g¹, which no other field meets, get bases like all others, for their kernels.
     """
 
@@ -56,10 +57,11 @@ class Layout:
     wants: tuple[tuple[str, ...], ...]
     responses: bool
     mirrors: tuple[bool, ...]
+    adjoint: bool
     spans: bool
 
     @staticmethod
-    def of(p: Problem, rule: Dynamics, responses: bool = True, spans: bool = True) -> Layout:
+    def of(p: Problem, rule: Dynamics, responses: bool = True, adjoint: bool = True, spans: bool = True) -> Layout:
         """The layout for a problem and a rule."""
         hidden = range(1, rule.depth)
         # g, and for other rules than gradient descent g̃, v, and the preactivations above
@@ -68,7 +70,7 @@ class Layout:
         return Layout(
             rule.depth, p.outputs, _coordinates(p)[0].shape[1], p.P * p.outputs * fields, p.P * (2 if rule.reconstructs else 1), rule.gated,
             independent, tuple(rule.feeds_back(l) for l in hidden), tuple(_wanted(rule, l) for l in hidden), responses,
-            tuple(rule.mirrors and each for each in independent), spans,
+            tuple(rule.mirrors and each for each in independent), adjoint, spans,
         )  # fmt: skip
 
     @property
@@ -112,15 +114,15 @@ def start(p: Problem, rule: Dynamics, innovations: Innovations, layout: Layout, 
     vectors = {name: put(rows) for name, rows in layout.draw_vectors(innovations).items()}
     samples = innovations.samples
     # one buffer each: a step gives the state's memory back for reuse
-    tolerance = lambda: put(tol)
+    tolerance = lambda: jnp.array(tol, wide())
     basis = lambda capacity: Basis.empty(capacity, samples, kind)
-    back = lambda: jnp.zeros((p.P * p.outputs, room.backward), kind)
+    back = lambda: jnp.zeros((p.P * p.outputs, room.backward), wide())
     span = lambda: BackwardSpan(basis(room.backward), back(), back(), tolerance(), rule.gradient)
     coordinates = put(_coordinates(p)[0])
     hidden = [_hidden(l, p.P, layout, rule, basis(room.forward), span()) for l in range(rule.depth - 1)]
     readout = LazyReadout(
         vectors["readout"], vectors["readout"] + 0, vectors["feedback"] if rule.uses(rule.depth, "independent") else None,
-        basis(room.forward) if layout.spans else None, jnp.zeros((p.P, room.forward), kind) if layout.spans else None, tolerance(),
+        basis(room.forward) if layout.spans else None, jnp.zeros((p.P, room.forward), wide()) if layout.spans else None, tolerance(),
     )  # fmt: skip
     L = rule.depth
     state = State(
@@ -137,11 +139,11 @@ def start(p: Problem, rule: Dynamics, innovations: Innovations, layout: Layout, 
 
 def _hidden(l: int, P: int, layout: Layout, rule: Dynamics, basis: Basis, span: BackwardSpan) -> LazyMatrix:
     (r, samples), q, kind = basis.rows.shape, span.basis.rows.shape[0], basis.rows.dtype
-    small = lambda: jnp.zeros((r, q), kind)
+    small = lambda: jnp.zeros((r, q), wide())
     return LazyMatrix(
         basis=basis,
         Xi=jnp.zeros((r, samples), kind),
-        a=jnp.zeros((P, r), kind),
+        a=jnp.zeros((P, r), wide()),
         span=span,
         Upsilon=jnp.zeros((q, samples), kind),
         V=jnp.zeros((q, samples), kind) if layout.independent[l] else None,
@@ -149,10 +151,11 @@ def _hidden(l: int, P: int, layout: Layout, rule: Dynamics, basis: Basis, span: 
         A=small(),
         B=small(),
         D=small(),
-        fed_back=jnp.zeros((q, q), kind) if layout.feeds_back[l] and not rule.gradient else None,
+        fed_back=jnp.zeros((q, q), wide()) if layout.feeds_back[l] and not rule.gradient else None,
         wants=layout.wants[l],
         responds=layout.feeds_back[l] and layout.responses,
         conditions=layout.responses,
+        adjoint=layout.adjoint,
         learns_outer_products=rule.learns_outer_products,
         reconstructs=rule.reconstructs,
         mirrored=Mirror.empty(basis.rows, small()) if layout.mirrors[l] else None,

@@ -47,7 +47,7 @@ class Mirror:
             known = bracket(new.rows, V) - bracket(new.pending(self.Xi), P.rows)
             return known * P.used() * new.keep[:, None]
 
-        nothing = lambda: jnp.zeros((new.rows.shape[0], V.shape[0]), V.dtype)
+        nothing = lambda: jnp.zeros((new.rows.shape[0], V.shape[0]), self.A.dtype)
         return replace(self, A=new.write_rows(self.A, jax.lax.cond(jnp.any(new.keep), response, nothing)))
 
     def met_backward(self, new: Extension, V: Float[Array, "q S"], Q: Basis) -> Mirror:
@@ -57,7 +57,7 @@ class Mirror:
             known = bracket(self.Xi, new.rows) - bracket(Q.rows, new.pending(V))
             return known * Q.used()[:, None] * new.keep
 
-        nothing = lambda: jnp.zeros((Q.rows.shape[0], new.rows.shape[0]), V.dtype)
+        nothing = lambda: jnp.zeros((Q.rows.shape[0], new.rows.shape[0]), self.B.dtype)
         return replace(self, B=new.write_columns(self.B, jax.lax.cond(jnp.any(new.keep), response, nothing)))
 
     def up(self, c: Float[Array, "P r"], P: Basis) -> Float[Array, "P S"]:

@@ -172,6 +172,7 @@ class LazyMatrix:
         wants: fields that the rule and the observables need: "true", "transported", "initial".
         responds: whether forward images are conditioned on the backward ones (the response A).
         conditions: whether backward images are conditioned on the forward ones (the response B).
+        adjoint: whether ⟨P ξ⟩ and ⟨Q υ⟩ are subtracted, which vanish in the limit and make W and Wᵀ adjoint at finite S.
         feedback: the feedback weights, where they learn.
         learns_outer_products: whether they learn from fields of their own.
         reconstructs: whether they unlearn reconstructions of what lies above.
@@ -193,6 +194,7 @@ class LazyMatrix:
     wants: tuple[str, ...] = field(metadata={"static": True})
     responds: bool = field(metadata={"static": True})
     conditions: bool = field(metadata={"static": True})
+    adjoint: bool = field(metadata={"static": True})
     feedback: LazyFeedback | None = None
     learns_outer_products: bool = field(default=False, metadata={"static": True})
     reconstructs: bool = field(default=False, metadata={"static": True})
@@ -218,13 +220,13 @@ class LazyMatrix:
         """Take vectors into the forward basis, images and all; their coefficients."""
         basis, c, new = self.basis.extend(v, self.span.tol)
         P = self.span.basis
-        nothing = jnp.zeros((v.shape[0], P.rows.shape[0]), v.dtype)
+        nothing = jnp.zeros((v.shape[0], P.rows.shape[0]), self.A.dtype)
 
         def images():
             met = bracket(new.rows, self.Upsilon)
             if not self.responds:
                 return met, nothing
-            drawn = bracket(new.pending(self.Xi), P.rows)
+            drawn = bracket(new.pending(self.Xi), P.rows) if self.adjoint else 0.0
             return met, self._restrict((met - drawn) * P.used()) * new.keep[:, None]
 
         met, response = jax.lax.cond(jnp.any(new.keep), images, lambda: (nothing, nothing))
@@ -243,13 +245,13 @@ class LazyMatrix:
         """Wᵀ g = d k Υ + d (k B + D)ᵀ Q, and the feedback fields of g̃."""
         span, new = self.span.take(g, g_tilde, outer, above)
         Q = self.basis
-        nothing = jnp.zeros((Q.rows.shape[0], new.rows.shape[0]), g.dtype)
+        nothing = jnp.zeros((Q.rows.shape[0], new.rows.shape[0]), self.B.dtype)
 
         def images():
             met = bracket(Q.rows, new.pending(self.Upsilon))
             if not self.conditions:
                 return met, nothing
-            return met, (bracket(self.Xi, new.rows) - met) * Q.used()[:, None] * new.keep
+            return met, (bracket(self.Xi, new.rows) - (met if self.adjoint else 0.0)) * Q.used()[:, None] * new.keep
 
         met, response = jax.lax.cond(jnp.any(new.keep), images, lambda: (nothing, nothing))
         B = new.write_columns(self.B, response)
@@ -299,7 +301,7 @@ class LazyMatrix:
 
     def with_feedback(self, initial: Float[Array, ""], independent: Float[Array, ""]) -> LazyMatrix:
         """B(0) = initial W(0)ᵀ + independent V."""
-        put = lambda value: jnp.array(value, self.D.dtype)  # a buffer of its own: the state is donated
+        put = lambda value: jnp.array(value, self.Xi.dtype)  # a buffer of its own: the state is donated
         room = lambda wanted: jnp.zeros_like(self.span.g_tilde) if wanted else None
         span = replace(self.span, outer=room(self.learns_outer_products), above=room(self.reconstructs))
         return replace(self, span=span, feedback=LazyFeedback(put(initial), put(independent), jnp.zeros_like(self.D)))
@@ -347,8 +349,9 @@ class LazyMatrix:
         if self.responds:
             # for the residual v − c Q: ⟨Υ (v − c Q)⟩ − norm ⟨P ξ⟩
             met = bracket(v, self.Upsilon) - c @ self.N
-            along = along + _times(self.scale, self._restrict((met - norm * bracket(xi[None], P.rows)) * P.used()))
-        return combine(_times(self.scale, c), self.Xi) + combine(along, P.rows) + _times(self.scale, norm) * xi
+            drawn = norm * bracket(xi[None], P.rows) if self.adjoint else 0.0
+            along = along + _times(self.scale, self._restrict((met - drawn) * P.used()))
+        return combine(_times(self.scale, c), self.Xi) + combine(along, P.rows) + combine(_times(self.scale, norm), xi[None])
 
     def padded(self, r: int, q: int) -> LazyMatrix:
         """Room for r forward and q backward directions; innovations for the new ones are to be supplied."""
