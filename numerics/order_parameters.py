@@ -39,8 +39,8 @@ class FactoredKernel:
         Each (T, P, r).
     """
 
-    left: Sequence[Float[np.ndarray, "T P r"]]
-    right: Sequence[Float[np.ndarray, "T P r"]]
+    left: Sequence[Float[np.ndarray, "T P _"]]
+    right: Sequence[Float[np.ndarray, "T P _"]]
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
