@@ -15,6 +15,7 @@ from .conserved import Tracked, track_laws
 from .deep_linear import DeepLinearSolution, solve_deep_linear, train_deep_linear
 from .dmft import solve_dmft
 from .errors import SolveFailed
+from .extrapolate import extrapolate
 from .finite import train_finite
 from .jaxify import jaxify
 from .lazy import solve_lazy
@@ -29,7 +30,7 @@ from .sweep import Sweep, sweep
 
 __all__ = [
     "DeepLinearSolution", "OnlineSolution", "Partial", "Problem", "Solution", "SolveFailed", "Sweep", "Tracked", "alignment_with",
-    "entk_layers", "jaxify", "learning_shares", "load_checkpoint", "movement", "plot", "plot_compare", "simulate_online",
-    "solve_deep_linear", "solve_dmft", "solve_lazy", "solve_linear", "solve_online", "sweep", "track_laws", "train_deep_linear",
+    "entk_layers", "extrapolate", "jaxify", "learning_shares", "load_checkpoint", "movement", "plot", "plot_compare",
+    "simulate_online", "solve_deep_linear", "solve_dmft", "solve_lazy", "solve_linear", "solve_online", "sweep", "track_laws", "train_deep_linear",
     "train_finite",
 ]  # fmt: skip

@@ -102,15 +102,17 @@ class DenseKernel:
         diagonal: K(t, t) of every replica.
         mean, se: all blocks and their standard errors, or None.
         remedy: what to do to get the blocks that are missing.
+        diagonal_se: standard error of K(t, t), where it is not that of the replicas' mean.
 
     Shapes:
-        diagonal (R, T, P, P); mean, se (T, P, T, P).
+        diagonal (R, T, P, P); mean, se (T, P, T, P); diagonal_se (T, P, P).
     """
 
     diagonal: Float[np.ndarray, "R T P P"]
     mean: Float[np.ndarray, "T P T P"] | None = None
     se: Float[np.ndarray, "T P T P"] | None = None
     remedy: str = "give two_time=True"
+    diagonal_se: Float[np.ndarray, "T P P"] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -130,7 +132,9 @@ class DenseKernel:
     def block_se(self, t: int, s: int) -> Float[np.ndarray, "P P"]:
         """Its standard error."""
         t, s = _time(t, self.shape[0]), _time(s, self.shape[0])
-        return mean_and_error(self.diagonal[:, t])[1] if t == s else self._whole(self.se)[t, :, s]
+        if t != s:
+            return self._whole(self.se)[t, :, s]
+        return mean_and_error(self.diagonal[:, t])[1] if self.diagonal_se is None else self.diagonal_se[t]
 
     def dense(self) -> Float[np.ndarray, "T P T P"]:
         """All blocks."""
@@ -156,13 +160,13 @@ class DenseKernel:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """For saving."""
-        found = {"diagonal": self.diagonal, "mean": self.mean, "se": self.se, "remedy": np.array(self.remedy)}
+        found = {"diagonal": self.diagonal, "mean": self.mean, "se": self.se, "remedy": np.array(self.remedy), "diagonal_se": self.diagonal_se}
         return {name: array for name, array in found.items() if array is not None}
 
     @staticmethod
     def from_arrays(arrays: dict[str, np.ndarray]) -> DenseKernel:
         """From what `arrays` gave."""
-        return DenseKernel(arrays["diagonal"], arrays.get("mean"), arrays.get("se"), str(arrays["remedy"]))
+        return DenseKernel(arrays["diagonal"], arrays.get("mean"), arrays.get("se"), str(arrays["remedy"]), arrays.get("diagonal_se"))
 
 
 @dataclass(frozen=True, eq=False)

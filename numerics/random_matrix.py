@@ -333,7 +333,7 @@ class LazyMatrix:
 
     def decaying(self) -> LazyMatrix:
         """W(0) will shrink."""
-        return replace(self, scale=jnp.ones((), self.D.dtype))
+        return replace(self, scale=jnp.ones((), self.Xi.dtype))
 
     def learn(self, rates: Float[Array, "P"], g_tilde: Float[Array, "P S"], v: Float[Array, "P S"]) -> LazyMatrix:
         """W += Σ_ν rates_ν g̃_ν v_νᵀ/N for the fields of the last `transpose` and `forward`: D += aᵀ diag(rates) g̃."""

@@ -8,7 +8,7 @@ import pytest
 
 from derive import DFA, FA, GD, MLP, Evolution, Feedback, Hebb, Rational, Rule, dphi, h, z
 from numerics import Problem, solve_dmft
-from numerics.basis import PART, bracket, wide
+from numerics.basis import PART, _parts, bracket, wide
 from numerics.dynamics import dynamics
 from numerics.infinite import Layout, Room, start
 from numerics.sampling import Innovations
@@ -42,12 +42,21 @@ def test_small_matrices_are_double_whatever_the_fields_are():
 
 
 def test_long_averages_do_not_drift():
-    # 2^20 equal terms that single precision cannot add up one by one: each part is exact, the sum of the parts is double
+    # equal terms are the worst case: every partial sum is rounded the same way, and only within a part
     samples = 64 * PART
     ones = jnp.full((2, samples), 1.1, "float32")
-    exact = float(np.float32(1.1)) ** 2
-    np.testing.assert_allclose(bracket(ones, ones), exact, rtol=2e-6)
+    np.testing.assert_allclose(bracket(ones, ones), float(np.float32(1.1)) ** 2, rtol=3e-5)
+    fields = jnp.asarray(np.random.default_rng(0).normal(size=(3, samples)), "float32")
+    exact = np.asarray(fields, float) @ np.asarray(fields, float).T / samples
+    np.testing.assert_allclose(bracket(fields, fields), exact, atol=1e-6)
     assert bracket(ones, ones).dtype == wide()
+
+
+@pytest.mark.parametrize(("samples", "parts"), [(1000, 1), (PART, 1), (64 * PART, 64), (1_000_000, 64), (3 * PART, 8), (PART + 1, 5), (1_000_003, 1)])
+def test_averages_are_cut_into_equal_parts(samples, parts):
+    # a prime number of samples cannot be cut
+    assert _parts(samples) == parts
+    assert samples % parts == 0
 
 
 @pytest.mark.parametrize("rule", [DFA(), Hebb()])
