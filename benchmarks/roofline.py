@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from numerics import Solution
+from numerics.order_parameters import FactoredKernel
 
 
 class Machine(NamedTuple):
@@ -63,13 +64,15 @@ def _best(function, repeats: int, *arguments) -> float:
 
 
 def ranks(sol: Solution) -> tuple[np.ndarray, np.ndarray]:
-    """Ranks of features and of gradient fields after each time, by layer.
+    """Ranks of features and of gradient fields after each time, by layer; zero where a field has no basis.
 
     Shapes:
         (L, T) each.
     """
 
     def of(kernel) -> np.ndarray:
+        if not isinstance(kernel, FactoredKernel):
+            return np.zeros(sol.problem.steps, int)
         present = np.any(kernel.left[0] != 0, axis=1)
         last = np.where(present.any(axis=1), present.shape[1] - np.argmax(present[:, ::-1], axis=1), 0)
         return np.maximum.accumulate(last)

@@ -37,12 +37,14 @@ import roofline
 from problems import Case, digest, kernel_error, problem_d, problem_w, reference, relative_error
 from published import solve_published
 
-from numerics import Problem, solve_dmft
+from numerics import Problem, Solution, solve_dmft
 
 Digest = dict[str, np.ndarray]
 ERRORS = ("loss", "kernels")
 # Timed batches of networks of one width.
 REPEATS = 3
+# Of our fields and of the ensembles' networks; small matrices of ours are in double precision.
+DTYPE = "float32"
 
 
 def take_turns(contestants: dict[str, Callable[[int], Digest]], repeats: int, frozen: Digest) -> dict[str, dict[str, float]]:
@@ -84,9 +86,14 @@ def _timed(run: Callable[[int], Any], seed: int) -> tuple[float, float, Any]:
     return time.perf_counter() - began, time.process_time() - used, found
 
 
+def solve(case: Case, samples: int, seed: int, p: Problem | None = None) -> Solution:
+    """Our solver with one replica, in the ensembles' precision, and like them without kernels between different times."""
+    return solve_dmft(p or case.problem, case.rule, case.net, samples=samples, replicas=1, seed=seed, dtype=DTYPE, two_time=False)
+
+
 def ours(case: Case, samples: int) -> Callable[[int], Digest]:
-    """Our solver with one replica."""
-    return lambda seed: digest(solve_dmft(case.problem, case.rule, case.net, samples=samples, replicas=1, seed=seed))
+    """Our solver as a contestant."""
+    return lambda seed: digest(solve(case, samples, seed))
 
 
 def published(case: Case, paths: str, quick: bool) -> Callable[[int], Digest]:
@@ -222,7 +229,7 @@ def against_ensemble(case: Case, rows: dict[str, dict[str, float]], sizes: list[
 
 def against_machine(case: Case, samples: int, repeats: int) -> dict[str, float]:
     """(c): the share of the roofline."""
-    run = lambda seed: solve_dmft(case.problem, case.rule, case.net, samples=samples, replicas=1, seed=seed)
+    run = lambda seed: solve(case, samples, seed)
     sol, seconds = run(0), []
     machines = []
     for seed in range(1, repeats + 1):
@@ -249,7 +256,7 @@ def growth(case: Case, sizes: list[int], steps: list[int], samples: int, repeats
         seconds = []
         for seed in range(repeats + 1):
             began = time.perf_counter()
-            sol = solve_dmft(problem, case.rule, case.net, samples=S, replicas=1, seed=seed)
+            sol = solve(case, S, seed, problem)
             seconds.append(time.perf_counter() - began)
         r, q = roofline.ranks(sol)
         row = {axis: value, "seconds": median(seconds[1:]), "rank": int(max(r[:, -1].max(), q[:, -1].max()))}
