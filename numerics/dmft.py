@@ -79,7 +79,7 @@ def solve_dmft(
         max_samples: no more samples than these.
         rank_tol: energy of a new direction, relative to the field's, below which it is not followed. Default 1e-7 (float32: 1e-5).
         two_time: False drops the kernels of φ(h^L) and g¹ between different times. They are the only ones that cost anything: fields
-            at all times (8 R S T P bytes each, up to 1 GiB in all and T P ≤ 1024), beyond that a basis each (8 S r bytes).
+            at all times (4 R S T P bytes each, up to 1 GiB in all and T P ≤ 1024), beyond that a basis each (8 S r bytes).
         snapshots: times at which the fields of all samples are kept, 2 L R S P numbers each: `solution.snapshots[t].h[l]`. The exact
             method has no samples, so that "auto" then samples linear units too.
         dtype: "float64" or "float32"; by default float32 on a GPU, elsewhere float64 where JAX has it enabled.
@@ -245,7 +245,7 @@ def _with_record(plan: Plan, samples: int, two_time: bool) -> Plan:
     """The plan with the way to keep kernels of φ(h^L) and g¹."""
     p, rule = plan.problem, plan.rule
     size = p.steps * p.P * p.outputs
-    bytes_ = (2 if rule.gradient else 3) * size * samples * plan.kind.itemsize
+    bytes_ = (2 if rule.gradient else 3) * size * samples * 4
     record = "equal times" if not two_time else "fields" if size <= FIELDS_LIMIT and bytes_ <= FIELDS_MEMORY else "spans"
     return replace(plan, record=record, layout=replace(plan.layout, spans=record == "spans"))
 
