@@ -20,7 +20,7 @@ def draw(data: Data, folder: Path) -> None:
     for name, figure in (
         ("two_phases", two_phases(data["phases"])), ("finite_size", finite_size(data["finite"])), ("first_instants", first_instants(data["early"])),
         ("degeneracy", degeneracy(data["degeneracy"])), ("relu", relu(data["relu"])),
-        ("deep_linear", deep_linear(data["linear"])),
+        ("deep_linear", deep_linear(data["linear"])), ("convolution", convolution(data["convolution"])),
     ):  # fmt: skip
         figure.savefig(folder / f"{name}.png", dpi=110)
         plt.close(figure)
@@ -127,4 +127,15 @@ def deep_linear(d: dict[str, np.ndarray]) -> plt.Figure:
     right.set(xlabel="predicted alignment of layer 2", ylabel="measured", title="targets of different shape")
     left.legend(fontsize=8)
     middle.legend(fontsize=8)
+    return figure
+
+
+def convolution(d: dict[str, np.ndarray]) -> plt.Figure:
+    """Measured against derived largest cosines."""
+    figure, (axis,) = _axes(1, 4.4)
+    for name, marker, label in (("independent", "o", "independent entries"), ("constant", "s", "constant over positions")):
+        axis.loglog(d[f"{name}_bound"], np.sqrt(np.mean(d[name] ** 2, axis=1)), marker, label=label)
+    axis.loglog([0.02, 1], [0.02, 1], "k", lw=0.6)
+    axis.set(xlabel="derived", ylabel="measured", title="largest cosine of a convolution with F F$^T$")
+    axis.legend(fontsize=8)
     return figure

@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 
 from derive import DFA, GD, deep_linear, early_time, erf, sqrt, teacher_student, x
+from derive.convolution import alignment_bounds, d_in, d_out
+from derive.convolution import k as k_
 from derive.deep_linear import alignment_of_targets, alpha, beta
 from derive.online_limits import A2, F2, t
 from derive.symbols import eta
 from derive.teacher_student import A, F, i, k, m, sigma
 from numerics import simulate_online, solve_deep_linear, solve_online, train_deep_linear
+from numerics.convolution import convolution_alignment
 from papers.harness import Measured, main
 
 from .figures import draw
@@ -141,7 +144,23 @@ def linear(full: bool) -> dict[str, np.ndarray]:
     return found | {"shapes": np.array(shapes), "measured": measured, "predicted": np.array(predicted)}
 
 
-STUDIES = {"phases": phases, "finite": finite, "early": early, "degeneracy": degeneracy, "relu": relu, "linear": linear}
+def convolution(full: bool) -> dict[str, np.ndarray]:
+    """The best convolution for random feedback, by kernel and image size."""
+    shapes, draws = [(8, 3), (12, 3), (12, 5), (16, 7)], 40 if full else 8
+    found = {"independent": np.zeros((len(shapes), draws)), "constant": np.zeros((len(shapes), draws))}
+    for place, (side, width) in enumerate(shapes):
+        rng, sizes = np.random.default_rng(place), ((4, side - width + 1), (4, side))
+        for number in range(draws):
+            plain = [rng.normal(size=(count * size**2, 10)) for count, size in sizes]
+            spread = [np.repeat(rng.normal(size=(count, 10)), size**2, axis=0) for count, size in sizes]
+            for name, (above, below) in (("independent", plain), ("constant", spread)):
+                found[name][place, number] = convolution_alignment(above, below, (4, 4), side, width)
+    bounds = alignment_bounds()
+    at = lambda name: np.array([float(bounds[name].subs({d_in: side, d_out: side - width + 1, k_: width})) for side, width in shapes])
+    return found | {"shapes": np.array(shapes), "independent_bound": at("independent"), "constant_bound": at("constant")}
+
+
+STUDIES = {"phases": phases, "finite": finite, "early": early, "degeneracy": degeneracy, "relu": relu, "linear": linear, "convolution": convolution}
 
 
 # ---- measures ---------------------------------------------------------------------------------------------------------
@@ -160,7 +179,7 @@ def share(hits: np.ndarray, note: str = "") -> Measured:
 
 def measure(data: dict[str, dict[str, np.ndarray]]) -> dict[str, Measured]:
     """Values of all claims."""
-    parts = {"phases": _phases, "finite": _finite, "early": _early, "degeneracy": _degeneracy, "relu": _relu, "linear": _linear}
+    parts = {"phases": _phases, "finite": _finite, "early": _early, "degeneracy": _degeneracy, "relu": _relu, "linear": _linear, "convolution": _convolution}
     return {name: value for study, of in parts.items() for name, value in of(data[study]).items()}
 
 
@@ -237,6 +256,18 @@ def _linear(d: dict[str, np.ndarray]) -> dict[str, Measured]:
         "conditioning": Measured(float(np.log(d["kappa"][1]) / np.log(d["kappa_P"])), note=f"κ(P) = {float(d['kappa_P']):.2f}"),
         "targets": Measured(float(np.abs(mean - d["predicted"]).max()), se, note="at alpha, beta = {}, {}".format(*d["shapes"][worst])),
         "targets-slope": Measured(slope),
+    }
+
+
+def _convolution(d: dict[str, np.ndarray]) -> dict[str, Measured]:
+    rms = lambda name: np.sqrt(np.mean(d[name] ** 2, axis=1))
+    ratio = rms("independent") / d["independent_bound"]
+    worst = ratio[np.argmax(np.abs(ratio - 1))]
+    local = d["shapes"][:, 1] / d["shapes"][:, 0]
+    return {
+        "conv-independent": Measured(float(worst), note=f"cosines {rms('independent').min():.3f} … {rms('independent').max():.3f}"),
+        "conv-constant": Measured(float(np.max(np.abs(rms("constant") / d["constant_bound"] - 1)))),
+        "conv-local": Measured(float(np.max(rms("independent") / local))),
     }
 
 
