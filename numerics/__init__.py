@@ -20,17 +20,19 @@ from .finite import train_finite
 from .jaxify import jaxify
 from .lazy import solve_lazy
 from .linear import solve_linear
+from .networks import Classes, NetworkRun, NetworkTraining, train_network
 from .observables import alignment_with, entk_layers, learning_shares, movement
 from .online import OnlineSolution, solve_online
 from .online_sgd import simulate_online
 from .plotting import plot, plot_compare
 from .problem import Problem
+from .residual import Stage, train_residual
 from .solution import Solution
 from .sweep import Sweep, sweep
 
 __all__ = [
-    "DeepLinearSolution", "OnlineSolution", "Partial", "Problem", "Solution", "SolveFailed", "Sweep", "Tracked", "alignment_with",
-    "entk_layers", "extrapolate", "jaxify", "learning_shares", "load_checkpoint", "movement", "plot", "plot_compare",
-    "simulate_online", "solve_deep_linear", "solve_dmft", "solve_lazy", "solve_linear", "solve_online", "sweep", "track_laws", "train_deep_linear",
-    "train_finite",
+    "Classes", "DeepLinearSolution", "NetworkRun", "NetworkTraining", "OnlineSolution", "Partial", "Problem", "Solution", "SolveFailed",
+    "Stage", "Sweep", "Tracked", "alignment_with", "entk_layers", "extrapolate", "jaxify", "learning_shares", "load_checkpoint",
+    "movement", "plot", "plot_compare", "simulate_online", "solve_deep_linear", "solve_dmft", "solve_lazy", "solve_linear",
+    "solve_online", "sweep", "track_laws", "train_deep_linear", "train_finite", "train_network", "train_residual",
 ]  # fmt: skip

@@ -77,7 +77,8 @@ class MatrixWriter:
     def scalar(self, expr: sp.Expr) -> str:
         """A sum of multiples of traces, tr(AᵀC) as the sum of A ∘ C."""
         parts = []
-        for term in sp.Add.make_args(sp.expand(expr)):
+        expanded = sp.expand(expr)
+        for term in sp.Add.make_args(expanded) if expanded != 0 else ():
             (trace,) = [factor for factor in sp.Mul.make_args(term) if isinstance(factor, sp.Trace)]
             coefficient = term / trace
             product = f"jnp.trace({self.write(trace.arg)})"

@@ -111,6 +111,7 @@ def test_named_compositions_are_squares():
 
 def test_algebra():
     assert 2 * self_feedback + decay == decay + self_feedback * 2
+    assert float(jaxify(amp - amp).regulariser(1, 1, 1)) == 0.0
     assert (amp - amp).coefficients == () and (amp - amp).gradient == sp.ZeroMatrix(*B.shape)
     assert (0.1 * amp).coefficient("amp") == sp.Rational(1, 10)
     assert str(-amp + decay / 2) == "1/2*decay + -1*amp".replace("+ -", "- ")

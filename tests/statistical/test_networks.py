@@ -1,0 +1,117 @@
+"""Small classifiers with evolving feedback weights: the step against JAX's own gradients, exact identities between rules, and failures."""
+
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from derive import Regulariser, alpha, amp, decay, null, self_feedback, tied_gradient
+from numerics import jaxify
+from numerics.networks import Classes, Layer, NetworkTraining, Setup, Weights, _cross_entropy, _forward, _update, train_network
+
+SHORT = NetworkTraining(steps=40, batch=16, records=4, rate=0.05)
+
+
+def data(seed=0) -> Classes:
+    """Three Gaussian clouds."""
+    random = np.random.default_rng(seed)
+    centres, labels = 2 * random.normal(size=(3, 6)), random.integers(0, 3, 240)
+    X = centres[labels] + random.normal(size=(240, 6))
+    return Classes(X[:160], labels[:160], X[160:], labels[160:])
+
+
+def weights(sizes=(6, 5, 4, 3), transposed=True) -> Weights:
+    random = np.random.default_rng(1)
+    layers = []
+    for index, (n, m) in enumerate(pairwise(sizes)):
+        W = jnp.asarray(random.normal(size=(m, n)) / np.sqrt(n))
+        B = None if index == 0 else W.T if transposed else jnp.asarray(random.normal(size=(n, m)))
+        layers.append(Layer(W, jnp.asarray(random.normal(size=(m, 1))), B))
+    zero = lambda layer: (jnp.zeros_like(layer.W), jnp.zeros_like(layer.b))
+    moment = lambda layer: None if layer.B is None else (jnp.zeros_like(layer.B), jnp.zeros_like(layer.B), jnp.zeros(()))
+    return Weights(tuple(layers), tuple(map(zero, layers)), tuple(map(moment, layers)))
+
+
+def step(start: Weights, regulariser, training: NetworkTraining) -> Weights:
+    setup, examples = Setup(jaxify(regulariser), "tanh", training), data()
+    return _update(start, examples.X[:8].T, examples.labels[:8], jax.random.key(0), setup=setup, parameters={})
+
+
+@pytest.mark.parametrize("transposed", [True, False])
+def test_with_transposed_feedback_the_step_is_that_of_autodiff(transposed):
+    start, examples = weights(transposed=transposed), data()
+    loss = lambda Ws: _cross_entropy(
+        _forward(tuple(layer._replace(W=W) for layer, W in zip(start.layers, Ws, strict=True)), examples.X[:8].T, "tanh")[0][-1], examples.labels[:8]
+    )
+    gradients = jax.grad(loss)([layer.W for layer in start.layers])
+    after = step(start, Regulariser(), NetworkTraining(rate=0.1, momentum=0.0))
+    gaps = [float(jnp.max(jnp.abs(new.W - (old.W - 0.1 * g)))) for new, old, g in zip(after.layers, start.layers, gradients, strict=True)]
+    assert gaps[-1] < 1e-14  # no feedback reaches the readout's own gradient
+    assert (max(gaps) < 1e-14) if transposed else (max(gaps[:2]) > 1e-3)
+
+
+def test_the_alignment_step_is_the_generated_gradient():
+    start = weights(transposed=False)
+    regulariser = decay / 2 + amp + null / 2
+    after = step(start, regulariser, NetworkTraining(align_rate=0.1))
+    _, inputs = _forward(start.layers, data().X[:8].T, "tanh")
+    for l in (1, 2):
+        layer = start.layers[l]
+        expected = layer.B - 0.1 * jaxify(regulariser).feedback_gradient(layer.W, layer.B, inputs[l])
+        np.testing.assert_allclose(after.layers[l].B, expected, atol=1e-14)
+    assert np.array_equal(step(start, Regulariser(), NetworkTraining()).layers[1].B, start.layers[1].B)
+
+
+def test_kolen_pollack_forgets_the_difference_at_its_decay():
+    """B − Wᵀ shrinks by 1 − λ a step exactly when both decays are λ, and not when only B's is."""
+    start = weights(transposed=False)
+    gap = lambda w: w.layers[1].B - w.layers[1].W.T
+    equal = step(start, decay / 2 + tied_gradient, NetworkTraining(weight_decay=0.1, align_rate=0.1))
+    np.testing.assert_allclose(gap(equal), 0.9 * gap(start), atol=1e-14)
+    unequal = step(start, decay / 2 + tied_gradient, NetworkTraining(weight_decay=0.0, align_rate=0.1))
+    assert np.max(np.abs(gap(unequal) - 0.9 * gap(start))) > 1e-3
+
+
+def test_adam_takes_steps_of_its_rate_at_first():
+    start = weights(transposed=False)
+    after = step(start, decay / 2 + self_feedback, NetworkTraining(align_rate=0.01, optimiser="adam"))
+    np.testing.assert_allclose(np.abs(after.layers[1].B - start.layers[1].B), 0.01, rtol=1e-4)
+
+
+def test_runs_learn_and_align():
+    aligned = train_network(data(), decay / 2 + self_feedback, (12,), "tanh", SHORT)
+    frozen = train_network(data(), Regulariser(), (12,), "tanh", SHORT)
+    assert aligned.accuracy.shape == (2, 4) and aligned.angles.shape == (2, 1, 4)
+    assert aligned.accuracy[:, -1].min() > 0.8 and np.all(aligned.loss[:, -1] < aligned.loss[:, 0])
+    assert np.all(aligned.angles[:, :, -1] < aligned.angles[:, :, 0]) and frozen.angles[:, :, -1].mean() > aligned.angles[:, :, -1].mean() + 15
+    assert np.all(train_network(data(), None, (12,), "relu", SHORT).angles == 0)
+
+
+def test_parameters_are_trained_side_by_side():
+    both = train_network(data(), alpha * decay + self_feedback, (8,), "tanh", SHORT, parameters={"alpha": [0.1, 50.0]})
+    alone = train_network(data(), alpha * decay + self_feedback, (8,), "tanh", SHORT, parameters={"alpha": 50.0})
+    np.testing.assert_allclose(both.gains[2:], alone.gains, rtol=1e-10)
+    assert np.all(both.gains[:2, 0, -1] > 1.2 * both.gains[2:, 0, -1])  # the stronger decay, the smaller B
+
+
+def test_divergence_is_reported():
+    run = train_network(data(), -5 * decay, (8,), "relu", NetworkTraining(steps=3000, batch=16, records=2, align_rate=1.0))
+    assert run.diverged.all() and np.all(run.accuracy[:, -1] == 0)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: train_network(data(), amp, (4,), "sofmax", SHORT), "activation='sofmax' is not known"),
+        (lambda: train_network(data(), alpha * amp, (4,), "tanh", SHORT), "alpha is symbolic"),
+        (lambda: train_network(data(), alpha * amp, (4,), "tanh", SHORT, parameters={"alpha": [1, 2], "beta": [1, 2, 3]}), "sequences of one length"),
+        (lambda: NetworkTraining(optimiser="adamw"), "optimiser='adamw' is not known"),
+        (lambda: NetworkTraining(steps=3), "do not fit into steps=3"),
+        (lambda: NetworkTraining(batch=0), "batch=0"),
+    ],
+)
+def test_bad_input_is_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
