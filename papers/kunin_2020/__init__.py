@@ -1,0 +1,1 @@
+"""Kunin et al. 2020, Two Routes to Scalable Credit Assignment without Weight Symmetry."""
