@@ -7,7 +7,7 @@ import sympy as sp
 from sklearn.datasets import load_digits
 
 from derive import Regulariser, amp, decay, null, self_feedback, sparse, tied_gradient
-from numerics import Classes, Stage, Training, train_network, train_residual
+from numerics import Classes, NetworkTraining, Stage, train_network, train_residual
 
 strength = sp.Symbol("strength", positive=True)
 RULES: dict[str, tuple[Regulariser | None, dict[str, float]]] = {
@@ -32,8 +32,8 @@ def data() -> Classes:
     return Classes(images[learn], labels[learn], images[test], labels[test])
 
 
-def _training(full: bool, activation: str, **changes) -> Training:
-    return Training(**({"steps": 3000 if full else 500, "batch": 32, "rate": 0.02 if activation == "tanh" else 0.01, "records": 10} | changes))
+def _training(full: bool, activation: str, **changes) -> NetworkTraining:
+    return NetworkTraining(**({"steps": 3000 if full else 500, "batch": 32, "rate": 0.02 if activation == "tanh" else 0.01, "records": 10} | changes))
 
 
 def networks(full: bool) -> dict[str, object]:
@@ -66,7 +66,7 @@ def sweep(full: bool) -> dict[str, object]:
 def residual(full: bool) -> dict[str, object]:
     """Residual networks with batch normalisation: two blocks (full: four), every convolution and the readout fed back through B."""
     stages = (Stage(16, 1), Stage(16, 1), Stage(32, 2), Stage(32, 1)) if full else (Stage(8, 1), Stage(16, 2))
-    training = Training(steps=2000 if full else 150, batch=32, rate=0.05, align_rate=0.05, records=5)
+    training = NetworkTraining(steps=2000 if full else 150, batch=32, rate=0.05, align_rate=0.05, records=5)
     found: dict[str, object] = {}
     for name in RESIDUAL if full else ("BP", "FA", "SA"):
         run = train_residual(data(), RULES[name][0], 8, stages, training, seeds=4 if full else 2)

@@ -20,7 +20,7 @@ from lazyrich.data import digits
 from numerics import Problem, solve_dmft, train_finite
 from numerics.dynamics import dynamics
 from numerics.finite import draw, initialise
-from numerics.training import Scales, step, with_feedback
+from numerics.training import Scales, prepared, step
 
 RULES: dict[str, Rule] = {
     "FA": feedback_alignment(),
@@ -65,13 +65,12 @@ def weights(full: bool) -> dict[str, object]:
 def _final(p: Problem, rule: Rule, width: int, seeds: int) -> tuple[float, ...]:
     bound, values = dynamics(rule, NET)
     kind = jnp.dtype("float64")
-    number = lambda value: jnp.asarray(value, kind)
-    scales = Scales(number(p.y), number(p.gamma0), number(p.eta), {name: number(v) for name, v in values.items()})
+    scales = Scales.of(p, values, kind)
     drawn = draw(jax.random.split(jax.random.key(width), seeds), p.D, bound, width, kind)
     cosine = lambda a, b: jnp.sum(a * b) / jnp.sqrt(jnp.sum(a**2) * jnp.sum(b**2))
 
     def one(arrays):
-        state = with_feedback(initialise(arrays, number(p.X), None, bound)[0], bound, scales)
+        state = prepared(initialise(arrays, jnp.asarray(p.X, kind), None, bound, scales.y.shape)[0], bound, scales)
         state, fields = jax.lax.scan(lambda state, _: _step(state, bound, scales), state, None, length=p.steps)
         matrix = state.matrices[1]
         B = matrix.B if bound.evolves else matrix.V

@@ -85,7 +85,8 @@ def test_a_short_run_learns():
     random = np.random.default_rng(2)
     labels = np.arange(60) % 2
     X = 0.3 * random.normal(size=(60, 16)) + np.where(labels[:, None] == 1, 1.0, -1.0) * np.sign(np.arange(16) % 4 - 1.5)
-    run = train_residual(Classes(X[:40], labels[:40], X[40:], labels[40:]), None, 4, (Stage(2, 1),), NetworkTraining(steps=60, batch=8, records=2, rate=0.05), seeds=1)
+    classes = Classes(X[:40], labels[:40], X[40:], labels[40:])
+    run = train_residual(classes, None, 4, (Stage(2, 1),), NetworkTraining(steps=60, batch=8, records=2, rate=0.05), seeds=1)
     assert run.accuracy[0, -1] == 1 and run.loss[0, -1] < run.loss[0, 0] and np.all(run.angles < 1e-3)
     with pytest.raises(ValueError, match="side=5 does not fit images of 16"):
         train_residual(Classes(X, labels, X, labels), None, 5)
