@@ -10,9 +10,10 @@ import numpy as np
 
 from .basis import Basis, pad, wide
 from .dynamics import Dynamics
+from .ends import BackwardSpan, LazyInput, LazyReadout
 from .mirror import Mirror
 from .problem import Problem
-from .random_matrix import BackwardSpan, LazyInput, LazyMatrix, LazyReadout
+from .random_matrix import LazyMatrix
 from .sampling import Innovations
 from .training import Probe, State
 

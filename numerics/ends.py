@@ -1,0 +1,192 @@
+"""What lies at the ends of a network of infinite width: the input weights, the readout, and the spans of gradient fields.
+
+Neither end is a random matrix that must be conditioned: the inputs' span is known from the start, and the readout is one vector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .basis import Basis, Extension, average, combine, pad
+from .protocol import Carried, Plasticity, per_example
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class BackwardSpan:
+    """The gradient fields g and g̃ that one layer has seen, in one basis.
+
+    Attributes:
+        basis: rows P.
+        g, g_tilde: coefficients of the current fields; one array where g̃ = g.
+        outer: coefficients of what the feedback weights learn from; None without such.
+        above: coefficients of the preactivations whose reconstructions they unlearn; None without such.
+        tol: relative energy below which directions are dropped.
+        same: whether g̃ = g.
+    """
+
+    basis: Basis
+    g: Float[Array, "P r"]
+    g_tilde: Float[Array, "P r"]
+    tol: Float[Array, ""]
+    same: bool = field(metadata={"static": True})
+    outer: Float[Array, "P r"] | None = None
+    above: Float[Array, "P r"] | None = None
+
+    def take(
+        self, g: Float[Array, "P S"], g_tilde: Float[Array, "P S"], outer: Float[Array, "P S"] | None = None,
+        above: Float[Array, "P S"] | None = None,
+    ) -> tuple[BackwardSpan, Extension]:  # fmt: skip
+        """Extend the basis by the current fields and keep their coefficients."""
+        fields = {"g_tilde": None if self.same else g_tilde, "outer": outer, "above": above, "g": g}
+        present = {name: field for name, field in fields.items() if field is not None}
+        basis, d, extension = self.basis.extend(jnp.concatenate(list(present.values())), self.tol)
+        found = dict(zip(present, jnp.split(d, len(present)), strict=True))
+        g_tilde_now = found.get("g_tilde", found["g"])
+        span = replace(self, basis=basis, g=found["g"], g_tilde=g_tilde_now, outer=found.get("outer"), above=found.get("above"))
+        return span, extension
+
+    def padded(self, capacity: int) -> BackwardSpan:
+        """The same with room for more."""
+        return replace(
+            self,
+            basis=self.basis.padded(capacity),
+            g=pad(self.g, columns=capacity),
+            g_tilde=pad(self.g_tilde, columns=capacity),
+            outer=None if self.outer is None else pad(self.outer, columns=capacity),
+            above=None if self.above is None else pad(self.above, columns=capacity),
+        )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class LazyInput:
+    """The first weights on the span of the inputs: h¹ = C·(images), C Cᵀ = K^x, images learned in place.
+
+    Attributes:
+        coordinates: C.
+        images: W⁰ on the span, what was learned included.
+        span: gradient fields of layer 1, kept for their kernels only; None where these come from elsewhere.
+        scale: what weight decay has left of W⁰; None without decay.
+    """
+
+    coordinates: Float[Array, "P r0"]
+    images: Float[Array, "r0 S"]
+    span: BackwardSpan | None
+    scale: Float[Array, ""] | None = None
+
+    def forward(self, v: None = None) -> tuple[LazyInput, Float[Array, "P S"]]:
+        """h¹ before scale and bias."""
+        return self, combine(self.coordinates, self.images)
+
+    def transpose(
+        self, g: Float[Array, "P S"], g_tilde: Float[Array, "P S"], outer: Any = None, above: Any = None
+    ) -> tuple[LazyInput, None]:
+        """Nothing lies below the inputs: the fields are only recorded."""
+        return (self if self.span is None else replace(self, span=self.span.take(g, g_tilde)[0])), None
+
+    def with_feedback(self, initial: Float[Array, ""], independent: Float[Array, ""]) -> LazyInput:
+        """No feedback comes down to the inputs."""
+        return self
+
+    def evolve(self, before: LazyInput, rates: Plasticity, outer: None, v: None, above: None = None) -> LazyInput:
+        """No feedback comes down to the inputs."""
+        return self
+
+    @property
+    def trained(self) -> Any:
+        """Images on the span, and the scale beyond."""
+        return self.images, self.scale
+
+    def with_trained(self, values: Any) -> LazyInput:
+        """Other values of these."""
+        return replace(self, images=values[0], scale=values[1])
+
+    def decaying(self) -> LazyInput:
+        """W⁰ beyond the span of the inputs decays too."""
+        return replace(self, scale=jnp.ones((), self.images.dtype))
+
+    def learn(self, rates: Float[Array, "P"], g_tilde: Float[Array, "P S"], v: None = None) -> LazyInput:
+        """W += Σ_ν rates_ν g̃_ν x_νᵀ in the coordinates of the span."""
+        if len(g_tilde) == len(self.coordinates):
+            return replace(self, images=self.images + combine(self.coordinates.T * rates, g_tilde))
+        return replace(self, images=self.images + combine(self.coordinates.T, per_example(rates, g_tilde, len(self.coordinates))))
+
+    def probe(self, coordinates: Float[Array, "K r0"], beyond: Float[Array, "K"], xi: Float[Array, "S"]) -> Float[Array, "K S"]:
+        """Images of further inputs: coordinates on the span, and the norm of what lies beyond it along fresh normals."""
+        return combine(coordinates, self.images) + scaled(self.scale, beyond)[:, None] * xi
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class LazyReadout:
+    """The readout: w is one vector, known from the start; the basis of the last features is kept for their kernel only, or not at all."""
+
+    w: Float[Array, "1 S"]
+    w0: Float[Array, "1 S"]
+    v: Float[Array, "1 S"] | None
+    basis: Basis | None
+    a: Float[Array, "P r"] | None
+    tol: Float[Array, ""]
+    b: Float[Array, "1 S"] | None = None
+
+    def forward(self, v: Float[Array, "P S"]) -> tuple[LazyReadout, Float[Array, "P"]]:
+        """⟨w φ⟩."""
+        if self.basis is None:
+            return self, self.probe(v)
+        basis, c, _ = self.basis.extend(v, self.tol)
+        return replace(self, basis=basis, a=c), self.probe(v)
+
+    def mirror(self, v: Float[Array, "P S"]) -> tuple[LazyReadout, Float[Array, "P"]]:
+        """⟨b φ⟩."""
+        assert self.b is not None
+        return self, average(v, self.b)
+
+    def transpose(self, g: None, g_tilde: None, outer: None = None, above: None = None) -> tuple[LazyReadout, Carried]:
+        """g^{L+1} = 1: the fields are the vectors themselves."""
+        return self, Carried(self.w, self.w, self.w0, self.v, self.b)
+
+    def with_feedback(self, initial: Float[Array, ""], independent: Float[Array, ""]) -> LazyReadout:
+        """b(0) = initial w + independent v."""
+        return replace(self, b=initial * self.w + (0.0 if self.v is None else independent * self.v))
+
+    def evolve(
+        self, before: LazyReadout, rates: Plasticity, outer: Float[Array, "P"] | None, v: Float[Array, "P S"],
+        above: Float[Array, "P"] | None = None,
+    ) -> LazyReadout:  # fmt: skip
+        """b ← (1 − decay) b + pull w + copy Δw + (1/P) Σ_ν (outer_ν v_ν − null h_ν² b)."""
+        assert self.b is not None
+        b = rates.update(self.b, before.w, self.w)
+        b = b if above is None else b - rates.null * jnp.mean(above**2) * self.b
+        return replace(self, b=b if outer is None else b + combine(outer[None], v) / v.shape[0])
+
+    @property
+    def trained(self) -> Any:
+        """The weights."""
+        return self.w
+
+    def with_trained(self, values: Any) -> LazyReadout:
+        """Other values of these."""
+        return replace(self, w=values)
+
+    def decaying(self) -> LazyReadout:
+        """The whole vector is known: nothing else to keep."""
+        return self
+
+    def learn(self, rates: Float[Array, "P"], g_tilde: None, v: Float[Array, "P S"]) -> LazyReadout:
+        """w += Σ_ν rates_ν v_ν."""
+        return replace(self, w=self.w + combine(rates.reshape(len(v), -1).T, v))
+
+    def probe(self, v: Float[Array, "K S"]) -> Float[Array, "K"]:
+        """⟨w v⟩ for vectors that leave no trace."""
+        return average(v, self.w) if len(self.w) == 1 else jnp.stack([average(v, w[None]) for w in self.w], axis=1)
+
+
+def scaled(scale: Float[Array, ""] | None, array: Array) -> Array:
+    """k times an array; the array itself where nothing decays."""
+    return array if scale is None else scale * array
