@@ -98,18 +98,13 @@ def conservation_laws(
         The laws of number, neuron and matrix kind of every hidden layer, a list; empty if there are none.
 
     Raises:
-        BadInput: rates that are not one for each weight matrix, or feedback that is not a function of w or has no potential, or
-            feedback weights that learn from what they carry themselves.
+        BadInput: rates that are not one for each weight matrix, or feedback that is not a function of w or has no potential.
 
     Source: Robertson & Koyejo 2023 for FA; Du et al. 2018 for gradient descent.
 
     Example:
         >>> conservation_laws(FA(rho), MLP(2, "relu"))
     """
-    evolution = rule.evolution
-    if evolution is not None and (evolution.mirrors or evolution.null != 0):
-        term = "φ ωᵀ with ω = Bᵀφ" if evolution.mirrors else "ψ hᵀ with ψ = B h"
-        raise BadInput(f"rule {rule.name!r}: its feedback weights learn from {term}, which the search for laws does not know; leave the term out")
     flow = WeightFlow.of(rule, net, _rates(rates, net), sp.nsimplify(sp.sympify(decay), rational=True), _entrywise(feedback))
     found = list(_all_laws(flow))
     found.sort(key=lambda law: (KINDS.index(law.kind), law.layer))

@@ -30,7 +30,7 @@ def fields(rule):
 
 @pytest.mark.parametrize("rule", [FA(0), FA(0.4), GD()], ids=lambda rule: rule.name)
 def test_every_neuron_keeps_its_constant(rule):
-    """½‖W_i‖² − w_i b_i (½w_i² for GD) moves by the derived sum, in the solver's own discrete time: rounding only."""
+    """½‖W_i‖² − w_i b_i (½w_i² for GD) moves by the derived sum, in the solver's own discrete time: rounding only, of fields kept in single precision."""
     solution, features, w, pseudo, b, half = fields(rule)
     q = half - (w * w / 2 if rule.name == "GD" else w * b)
     pair = lambda field: np.einsum("tps,tqs->stpq", field, field)
@@ -39,7 +39,7 @@ def test_every_neuron_keeps_its_constant(rule):
     each = jax.vmap(lambda own, below: drift(C0, P.y - solution.f, {0: K, 1: below}, {1: own}))(pair(pseudo), pair(features))
     predicted = np.asarray(each)[:, :-1].T
     size = np.abs(half - half[0]).max()
-    assert np.abs(q - q[0] - predicted).max() < 1e-10 * size
+    assert np.abs(q - q[0] - predicted).max() < 1e-6 * size
     assert np.abs(half - half[0] - predicted).max() > 0.1 * size, "without the feedback term it is no constant"
 
 

@@ -14,7 +14,6 @@ from derive import (
     amp,
     backpropagation,
     beta,
-    conservation_laws,
     decay,
     dmft_equations,
     feedback_alignment,
@@ -75,7 +74,6 @@ def test_a_composition_is_a_rule():
         (lambda: EvolvingFeedback(0.5), "no composition of primitives"),
         (lambda: dmft_equations(information_alignment(), MLP(2)), "learn from ψ h"),
         (lambda: dmft_equations(activation_alignment(), MLP(2)), "learn from φ ω"),
-        (lambda: conservation_laws(information_alignment(), MLP(2)), "learn from ψ h"),
         (lambda: Evolution(null=h), "null=h contains a field"),
     ],
 )
