@@ -51,9 +51,8 @@ class ConservationLaws(list[Law]):
     def title(self) -> str:
         """One line: what they are of."""
         net = self.flow.bound.net
-        hidden = f"{net.depth} hidden layer{'s' if net.depth > 1 else ''}"
         extra = f", weight decay {self.flow.decay}" if self.flow.decay != 0 else ""
-        return f"Conservation laws of {self.flow.name}: {hidden}, activation {net.activation}{extra}"
+        return f"Conservation laws of {self.flow.name}: {net.size}, activation {net.activation}{extra}"
 
     def latex(self) -> str:
         """All laws in one align* environment."""

@@ -50,9 +50,9 @@ def in_unicode(tex: str) -> str:
     """LaTeX as one line of Unicode text."""
     from pylatexenc.latex2text import LatexNodes2Text
 
+    grouped = re.sub(r"([\^_])\{([^{}]*[-+ <=,][^{}]*)\}", r"\1{(\2)}", _fractions(tex))
     # a command eats the space after it
-    grouped = _fractions(re.sub(r"(\\[a-zA-Z]+) (?=[-=+<>])", r"\1{} ", tex))
-    grouped = re.sub(r"([\^_])\{([^{}]*[-+ <=,][^{}]*)\}", r"\1{(\2)}", grouped)
+    grouped = re.sub(r"(\\[a-zA-Z]+) (?=[-=+<>])", r"\1{} ", grouped)
     return re.sub(r"\s+", " ", LatexNodes2Text(math_mode="text").latex_to_text(grouped)).strip()
 
 

@@ -321,7 +321,7 @@ class DMFTEquations(Terms, Documented):
 
     def title(self) -> str:
         """One line: rule and network."""
-        return f"Mean-field equations of {self.rule.name}: {self.net.depth} hidden layers, activation {self.net.activation}{self.training.title()}"
+        return f"Mean-field equations of {self.rule.name}: {self.net.size}, activation {self.net.activation}{self.training.title()}"
 
     def definitions(self) -> list[tuple[str, str]]:
         """Symbols (LaTeX) and their meaning, for a document's table."""

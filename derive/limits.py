@@ -28,7 +28,7 @@ def limits_derivation(eqs: DMFTEquations) -> Derivation:
         DeriveError: a limit does not come out as the theory that it should be; this would be an error in the equations.
     """
     steps = [_lazy(eqs), *_parameters(eqs), _one_layer(eqs), _linear_units(eqs), _one_example(eqs)]
-    return Derivation(f"Limits of {eqs.rule.name}, {eqs.net.depth} hidden layers, activation {eqs.net.activation}", tuple(steps))
+    return Derivation(f"Limits of {eqs.rule.name}, {eqs.net.size}, activation {eqs.net.activation}", tuple(steps))
 
 
 def _lazy(eqs: DMFTEquations) -> Step:

@@ -258,7 +258,7 @@ class LinearEquations(Documented):
 
     def title(self) -> str:
         """One line: rule and depth."""
-        return f"Linear units, {self.eqs.rule.name}, {self.eqs.net.depth} hidden layers: closed matrix equations"
+        return f"Linear units, {self.eqs.rule.name}, {self.eqs.net.size}: closed matrix equations"
 
     def definitions(self) -> list[tuple[str, str]]:
         """Symbols (LaTeX) and their meaning, for a document's table."""

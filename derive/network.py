@@ -47,6 +47,11 @@ class MLP:
         object.__setattr__(self, "sigma_b", bias)
 
     @property
+    def size(self) -> str:
+        """"1 hidden layer", "2 hidden layers"."""
+        return f"{self.depth} hidden layer{'' if self.depth == 1 else 's'}"
+
+    @property
     def parameters(self) -> tuple[sp.Symbol, ...]:
         """Symbols a numerical evaluation must be given: of the activation, σ_w and σ_b, sorted by name."""
         free = set(self.activation.parameters) | self.sigma_w.free_symbols | self.sigma_b.free_symbols
