@@ -60,7 +60,7 @@ def test_a_broken_document_does_not_parse():
     "tex, expected",
     [
         (r"\frac{- a + b}{\gamma_{0}}", "(- a + b)/γ_0"),
-        (r"\Phi^{\ell - 1}_{\mu\nu}(t,s)", "Φ^(ℓ- 1)_μν(t,s)"),
+        (r"\Phi^{\ell - 1}_{\mu\nu}(t,s)", "Φ^(ℓ - 1)_μν(t,s)"),
         (r"\tilde g = z \dot\varphi(h)", "g̃ = z φ̇(h)"),
     ],
 )
