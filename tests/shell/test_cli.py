@@ -316,7 +316,7 @@ def test_interrupting_says_what_was_saved(monkeypatch):
 
 def test_ctrl_c_ends_a_running_process_cleanly(tmp_path):
     """Interrupted inside a compiled computation: one line, exit code 130, and no crash in threads that still run."""
-    words = ["solve", "--steps", "3000", "--samples", "4096", "--out", str(tmp_path / "out")]
+    words = ["solve", "--steps", "800", "--samples", "2048", "--out", str(tmp_path / "out")]
     process = subprocess.Popen([sys.executable, "-m", "lazyrich", *words], stderr=subprocess.PIPE, text=True)
     lazy = tmp_path / "out" / "solution_lazy.npz"
     deadline = time.monotonic() + 240
