@@ -97,7 +97,7 @@ def dynamics(rule: Any, net: Any, parameters: Mapping[str, float] | None = None)
         ValueError: a parameter of rule or network has no value, a value is no number, or a name is unknown.
     """
     source = _source(rule, net) if _hashable(rule, net) else rule.bind(net).source()
-    module = load(source)
+    module = jaxify(source)
     values = settle(module.NAME, module.PARAMETERS, parameters)
     return Dynamics(module, source, float(module.scales(**values)[1]) != 0.0), values
 
@@ -147,9 +147,3 @@ def _hashable(*objects: Any) -> bool:
 @lru_cache(maxsize=128)
 def _source(rule: Any, net: Any) -> str:
     return rule.bind(net).source()
-
-
-@lru_cache(maxsize=128)
-def load(source: str) -> ModuleType:
-    """The module of generated text, loaded once."""
-    return jaxify(source)

@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import linecache
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
 from .kernel import KernelFunction
 
 
+@lru_cache(maxsize=256)
 def load_source(text: str, name: str = "generated") -> ModuleType:
-    """Execute generated Python source as a module of its own.
+    """Execute generated Python source as a module of its own; the same text gives the same module, so that what JAX compiled for it is kept.
 
     Args:
         text: source, as `.source()` of a rule on a network or of a kernel returns it.
@@ -48,5 +50,10 @@ def jaxify(obj: Any) -> Any:
         text = obj.source()
     else:
         raise TypeError(f"{obj!r} has no generated source: give rule.bind(net), lazy_kernel(rule, net) or source text")
+    return _functions(text)
+
+
+@lru_cache(maxsize=256)
+def _functions(text: str) -> Any:
     module = load_source(text)
     return KernelFunction(module, text) if hasattr(module, "ntk_pairs") else module

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from . import safe
 from .dynamics import dynamics
@@ -79,16 +80,8 @@ def _order_parameters(
     feeds_back: bool,
 ) -> dict[str, list[Kernel]]:
     """Kernels of the layers 1…L: constant, but where feedback weights learn or g̃ contains the error signal."""
-
-    @jax.jit
-    def evaluate(X, parameters):
-        entries = safe.gram(X)
-        pairs, single = module.layers_pairs(*entries, **parameters), module.layers_diagonal(entries[0], **parameters)
-        square = lambda whole, diagonal: safe.with_diagonal(jnp.broadcast_to(whole, (p.P,) * 2), jnp.broadcast_to(diagonal, (p.P, 1)), False)
-        return jax.tree.map(square, pairs, single)
-
     needed = {name: value for name, value in values.items() if name in module.PARAMETERS}
-    found = [jax.tree.map(lambda array: np.asarray(array, dtype=float), evaluate(jnp.asarray(p.X), {**needed, **now})) for now in times]
+    found = [jax.tree.map(lambda array: np.asarray(array, dtype=float), _at_start(jnp.asarray(p.X), {**needed, **now}, module)) for now in times]
     scaled = module.SCALES_WITH_ERROR
     shaped = lambda name, kernel: kernel if name == "Phi" or (name == "H" and scaled) else _for_outputs(p, kernel)
     layers = {name: [_over_time([shaped(name, at[name][l]) for at in found], p.steps) for l in range(len(found[0][name]))] for name in found[0]}
@@ -99,6 +92,15 @@ def _order_parameters(
     reason = f"H of {module.NAME} contains the error signal and is not known here: use solve_dmft at small gamma0"
     layers["H"] = layers["H"] or [AbsentKernel(p.steps, p.P * p.outputs, reason)] * module.DEPTH
     return layers
+
+
+@partial(jax.jit, static_argnames="module")
+def _at_start(X: Float[Array, "P D"], parameters: dict[str, float], module: ModuleType) -> dict[str, tuple[Float[Array, "P P"], ...]]:
+    """The order parameters of all layers at initialisation, by name."""
+    entries, P = safe.gram(X), len(X)
+    pairs, single = module.layers_pairs(*entries, **parameters), module.layers_diagonal(entries[0], **parameters)
+    square = lambda whole, diagonal: safe.with_diagonal(jnp.broadcast_to(whole, (P, P)), jnp.broadcast_to(diagonal, (P, 1)), False)
+    return jax.tree.map(square, pairs, single)
 
 
 def _over_time(values: list[Float[np.ndarray, "P P"]], steps: int) -> Kernel:

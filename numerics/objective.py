@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -49,7 +48,7 @@ class Objective:
     @property
     def module(self) -> ModuleType:
         """The functions."""
-        return _load(self.source)
+        return load_source(self.source, "loss")
 
     @property
     def name(self) -> str:
@@ -90,13 +89,8 @@ class LossOfTargets:
 
 
 def _checked(source: str, what: Any) -> Objective:
-    module = _load(source)
+    module = load_source(source, "loss")
     missing = [name for name in ("NAME", "COUPLED", "loss", "error") if not hasattr(module, name)]
     if missing:
         raise ValueError(f"loss={what!r} lacks {', '.join(missing)} in its generated module: give a derive.Loss, or the text of its source()")
     return Objective(source)
-
-
-@lru_cache(maxsize=64)
-def _load(source: str) -> ModuleType:
-    return load_source(source, "loss")

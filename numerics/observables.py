@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float
 
-from .dynamics import load
+from .jaxify import jaxify
 from .order_parameters import Kernel, mean_and_error
 from .solution import Solution, entk_terms, target_alignment
 
@@ -78,7 +78,7 @@ def alignment_with(kernel: Kernel, y: Float[np.ndarray, "P"], centred: bool = Tr
 
 
 def _terms(solution: Solution) -> list[Float[np.ndarray, "R T P P"]]:
-    scales = load(solution.source).scales(**solution.parameters)
+    scales = jaxify(solution.source).scales(**solution.parameters)
     return entk_terms(solution.Phi, solution.G_tilde, *map(float, scales))
 
 

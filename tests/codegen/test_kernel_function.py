@@ -152,3 +152,10 @@ def test_repr(relu) -> None:
     assert repr(relu) == "<kernel of FA(rho=rho), depth 2: k(X1, X2=None, rho); closed form>"
     assert "quadrature (tanh(x): Hermite series, error ≤" in repr(jaxify(lazy_kernel(GD(), MLP(1, "tanh"))))
     assert relu.source == lazy_kernel(FA(rho), MLP(2, "relu")).source()
+
+
+def test_the_same_text_gives_the_same_function():
+    """What was compiled for a kernel serves whoever derives it again, such as the points of a sweep."""
+    derive_again = lambda: lazy_kernel(FA(rho), MLP(depth=1, activation="erf"))
+    assert jaxify(derive_again()) is jaxify(derive_again())
+    assert jaxify(derive_again()) is not jaxify(lazy_kernel(FA(rho), MLP(depth=2, activation="erf")))
