@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .any_width import InputWeights, KeptWhole, ReadoutVector
 from .protocol import Carried, Plasticity, per_example
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class DenseInput:
+class DenseInput(InputWeights, KeptWhole):
     """The first weights: W⁰x/√D."""
 
     W: Float[Array, "N D"]
@@ -28,27 +29,6 @@ class DenseInput:
         """Nothing lies below the inputs."""
         return self, None
 
-    def with_feedback(self, initial: Float[Array, ""], independent: Float[Array, ""]) -> DenseInput:
-        """No feedback comes down to the inputs."""
-        return self
-
-    def evolve(self, before: DenseInput, rates: Plasticity, outer: None, v: None, above: None = None) -> DenseInput:
-        """No feedback comes down to the inputs."""
-        return self
-
-    @property
-    def trained(self) -> Any:
-        """The weights."""
-        return self.W
-
-    def with_trained(self, values: Any) -> DenseInput:
-        """Other values of these."""
-        return replace(self, W=values)
-
-    def decaying(self) -> DenseInput:
-        """All entries decay: nothing else to keep."""
-        return self
-
     def learn(self, rates: Float[Array, "P"], g_tilde: Float[Array, "P N"], v: None = None) -> DenseInput:
         """W += Σ_ν rates_ν g̃_ν x_νᵀ/√D."""
         return replace(self, W=self.W + _product(_weighted(rates, g_tilde, self.inputs), self.inputs) / jnp.sqrt(self.inputs.shape[1]))
@@ -60,7 +40,7 @@ class DenseInput:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class DenseMatrix:
+class DenseMatrix(KeptWhole):
     """A hidden matrix, all entries kept; W(0), V and learning feedback weights B (in the shape of W) only where the rule uses them."""
 
     W: Float[Array, "N N"]
@@ -104,19 +84,6 @@ class DenseMatrix:
             B = B - rates.null * _product(above.T, _product(above, self.B) / jnp.sqrt(v.shape[1])) / scale
         return replace(self, B=B)
 
-    @property
-    def trained(self) -> Any:
-        """The weights."""
-        return self.W
-
-    def with_trained(self, values: Any) -> DenseMatrix:
-        """Other values of these."""
-        return replace(self, W=values)
-
-    def decaying(self) -> DenseMatrix:
-        """All entries decay: nothing else to keep."""
-        return self
-
     def learn(self, rates: Float[Array, "P"], g_tilde: Float[Array, "P N"], v: Float[Array, "P N"]) -> DenseMatrix:
         """W += Σ_ν rates_ν g̃_ν v_νᵀ/√N."""
         return replace(self, W=self.W + _product(_weighted(rates, g_tilde, v), v) / jnp.sqrt(v.shape[1]))
@@ -128,7 +95,7 @@ class DenseMatrix:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class DenseReadout:
+class DenseReadout(ReadoutVector):
     """The readout vector."""
 
     w: Float[Array, "1 N"]
@@ -144,41 +111,6 @@ class DenseReadout:
         """b·v/N."""
         assert self.b is not None
         return self, _product(v, self.b.T)[:, 0] / v.shape[1]
-
-    def transpose(self, g: None, g_tilde: None, outer: None = None, above: None = None) -> tuple[DenseReadout, Carried]:
-        """g^{L+1} = 1: the fields are the vectors themselves."""
-        return self, Carried(self.w, self.w, self.w0, self.v, self.b)
-
-    def with_feedback(self, initial: Float[Array, ""], independent: Float[Array, ""]) -> DenseReadout:
-        """b(0) = initial w + independent v."""
-        return replace(self, b=initial * self.w + (0.0 if self.v is None else independent * self.v))
-
-    def evolve(
-        self, before: DenseReadout, rates: Plasticity, outer: Float[Array, "P"] | None, v: Float[Array, "P N"],
-        above: Float[Array, "P"] | None = None,
-    ) -> DenseReadout:  # fmt: skip
-        """b ← (1 − decay) b + pull w + copy Δw + (1/P) Σ_ν (outer_ν v_ν − null h_ν² b)."""
-        assert self.b is not None
-        b = rates.update(self.b, before.w, self.w)
-        b = b if above is None else b - rates.null * jnp.mean(above**2) * self.b
-        return replace(self, b=b if outer is None else b + _product(outer[None], v) / v.shape[0])
-
-    @property
-    def trained(self) -> Any:
-        """The weights."""
-        return self.w
-
-    def with_trained(self, values: Any) -> DenseReadout:
-        """Other values of these."""
-        return replace(self, w=values)
-
-    def decaying(self) -> DenseReadout:
-        """All entries decay: nothing else to keep."""
-        return self
-
-    def learn(self, rates: Float[Array, "P"], g_tilde: None, v: Float[Array, "P N"]) -> DenseReadout:
-        """w += Σ_ν rates_ν v_ν."""
-        return replace(self, w=self.w + _product(rates.reshape(len(v), -1).T, v))
 
     def probe(self, v: Float[Array, "K N"]) -> Float[Array, "K"]:
         """w·v/N."""

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .any_width import InputWeights, ReadoutVector
 from .basis import Basis, Extension, average, combine, pad
-from .protocol import Carried, Plasticity, per_example
+from .protocol import per_example
 
 
 @jax.tree_util.register_dataclass
@@ -65,7 +66,7 @@ class BackwardSpan:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class LazyInput:
+class LazyInput(InputWeights):
     """The first weights on the span of the inputs: h¹ = C·(images), C Cᵀ = K^x, images learned in place.
 
     Attributes:
@@ -89,14 +90,6 @@ class LazyInput:
     ) -> tuple[LazyInput, None]:
         """Nothing lies below the inputs: the fields are only recorded."""
         return (self if self.span is None else replace(self, span=self.span.take(g, g_tilde)[0])), None
-
-    def with_feedback(self, initial: Float[Array, ""], independent: Float[Array, ""]) -> LazyInput:
-        """No feedback comes down to the inputs."""
-        return self
-
-    def evolve(self, before: LazyInput, rates: Plasticity, outer: None, v: None, above: None = None) -> LazyInput:
-        """No feedback comes down to the inputs."""
-        return self
 
     @property
     def trained(self) -> Any:
@@ -124,7 +117,7 @@ class LazyInput:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class LazyReadout:
+class LazyReadout(ReadoutVector):
     """The readout: w is one vector, known from the start; the basis of the last features is kept for their kernel only, or not at all."""
 
     w: Float[Array, "1 S"]
@@ -146,41 +139,6 @@ class LazyReadout:
         """⟨b φ⟩."""
         assert self.b is not None
         return self, average(v, self.b)
-
-    def transpose(self, g: None, g_tilde: None, outer: None = None, above: None = None) -> tuple[LazyReadout, Carried]:
-        """g^{L+1} = 1: the fields are the vectors themselves."""
-        return self, Carried(self.w, self.w, self.w0, self.v, self.b)
-
-    def with_feedback(self, initial: Float[Array, ""], independent: Float[Array, ""]) -> LazyReadout:
-        """b(0) = initial w + independent v."""
-        return replace(self, b=initial * self.w + (0.0 if self.v is None else independent * self.v))
-
-    def evolve(
-        self, before: LazyReadout, rates: Plasticity, outer: Float[Array, "P"] | None, v: Float[Array, "P S"],
-        above: Float[Array, "P"] | None = None,
-    ) -> LazyReadout:  # fmt: skip
-        """b ← (1 − decay) b + pull w + copy Δw + (1/P) Σ_ν (outer_ν v_ν − null h_ν² b)."""
-        assert self.b is not None
-        b = rates.update(self.b, before.w, self.w)
-        b = b if above is None else b - rates.null * jnp.mean(above**2) * self.b
-        return replace(self, b=b if outer is None else b + combine(outer[None], v) / v.shape[0])
-
-    @property
-    def trained(self) -> Any:
-        """The weights."""
-        return self.w
-
-    def with_trained(self, values: Any) -> LazyReadout:
-        """Other values of these."""
-        return replace(self, w=values)
-
-    def decaying(self) -> LazyReadout:
-        """The whole vector is known: nothing else to keep."""
-        return self
-
-    def learn(self, rates: Float[Array, "P"], g_tilde: None, v: Float[Array, "P S"]) -> LazyReadout:
-        """w += Σ_ν rates_ν v_ν."""
-        return replace(self, w=self.w + combine(rates.reshape(len(v), -1).T, v))
 
     def probe(self, v: Float[Array, "K S"]) -> Float[Array, "K"]:
         """⟨w v⟩ for vectors that leave no trace."""
