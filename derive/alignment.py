@@ -19,7 +19,7 @@ import sympy as sp
 
 from .derivation import Derivation, Step, plain, to_latex
 from .errors import BadInput
-from .latex import Documented, aligned
+from .latex import Documented
 from .matrix_calculus import products, terms
 from .primitives import B, P, Regulariser, W, X, n, task_gradient
 
@@ -195,10 +195,6 @@ class AlignmentTheory(Documented):
         if not self.rate.has(mu):
             found["angle"] = r"\tan^2\theta(t) = " + to_latex(self.random_angle)
         return MappingProxyType(found)
-
-    def latex(self) -> str:
-        """All results."""
-        return aligned(self.equations.values())
 
     def title(self) -> str:
         """One line."""

@@ -19,7 +19,7 @@ import sympy as sp
 from .alignment import AlignmentTheory, Sigma, averaged, l
 from .derivation import Derivation, Step, plain, to_latex
 from .errors import BadInput
-from .latex import Documented, aligned
+from .latex import Documented
 from .matrix_calculus import products, terms
 from .primitives import B, Regulariser, W, n
 
@@ -120,10 +120,6 @@ class CoTraining(Documented):
         from .codegen.alignment import cotraining_source
 
         return cotraining_source(self)
-
-    def latex(self) -> str:
-        """All results."""
-        return aligned(self.equations.values())
 
     def title(self) -> str:
         """One line."""
@@ -252,10 +248,6 @@ class BatchNoise(Documented):
         from .codegen.alignment import noise_source
 
         return noise_source(self)
-
-    def latex(self) -> str:
-        """All results."""
-        return aligned(self.equations.values())
 
     def title(self) -> str:
         """One line."""

@@ -16,7 +16,7 @@ import sympy as sp
 
 from .derivation import Derivation, Step
 from .errors import BadInput, DeriveError
-from .latex import Documented, aligned
+from .latex import Documented
 
 D, C = sp.symbols("D n_L", integer=True, positive=True)
 tau = sp.Symbol("tau", nonnegative=True)
@@ -134,10 +134,6 @@ class DeepLinear(Documented):
         return sp.Symbol("kappa_P", positive=True) ** sp.degree(self.early[l], P)
 
     # ---- what is shown ------------------------------------------------------------------------------------------------
-
-    def latex(self) -> str:
-        """The equations as an align* environment."""
-        return aligned(self.equations.values())
 
     def title(self) -> str:
         """One line."""

@@ -313,12 +313,6 @@ class DMFTEquations(Terms, Documented):
 
         return equations_derivation(self)
 
-    def latex(self) -> str:
-        """The final equations as an align* environment."""
-        from .latex import aligned
-
-        return aligned(self.equations.values())
-
     def title(self) -> str:
         """One line: rule and network."""
         return f"Mean-field equations of {self.rule.name}: {self.net.size}, activation {self.net.activation}{self.training.title()}"

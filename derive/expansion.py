@@ -129,12 +129,6 @@ class SmallFeatureExpansion(Documented):
 
         return expansion_derivation(self)
 
-    def latex(self) -> str:
-        """The results as an align* environment."""
-        from .latex import aligned
-
-        return aligned(self.equations.values())
-
     def title(self) -> str:
         """One line: rule and activation."""
         return f"{self.eqs.rule.name}, one hidden layer, activation {self.eqs.net.activation}: expansion to O(γ0²)"

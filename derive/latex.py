@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import sympy as sp
 
@@ -13,11 +13,20 @@ LINE_WIDTH = 150  # characters of LaTeX after which a sum is broken; about one l
 
 
 class Documented:
-    """Something derived that can be read as a page: in a notebook as LaTeX, or as a standalone document."""
+    """Something derived that can be read as a page: in a notebook as LaTeX, or as a standalone document.
+
+    Attributes:
+        equations: the result by name; not needed where `latex` says otherwise.
+    """
+
+    @property
+    def equations(self) -> Mapping[str, sp.Basic | str]:
+        """The result by name."""
+        raise NotImplementedError
 
     def latex(self) -> str:
-        """The result as LaTeX for amsmath."""
-        raise NotImplementedError
+        """The result as LaTeX for amsmath: all equations as an align* environment."""
+        return aligned(self.equations.values())
 
     def derivation(self) -> Derivation:
         """How the result was derived."""

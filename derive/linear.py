@@ -250,12 +250,6 @@ class LinearEquations(Documented):
 
         return linear_derivation(self)
 
-    def latex(self) -> str:
-        """The closed equations as an align* environment."""
-        from .latex import aligned
-
-        return aligned(self.equations.values())
-
     def title(self) -> str:
         """One line: rule and depth."""
         return f"Linear units, {self.eqs.rule.name}, {self.eqs.net.size}: closed matrix equations"

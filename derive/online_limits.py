@@ -14,7 +14,7 @@ import sympy as sp
 
 from .derivation import Derivation, Step
 from .errors import BadInput, DeriveError
-from .latex import Documented, aligned
+from .latex import Documented
 from .online_integrals import FIELD_INTEGRALS, entry
 from .scalar_integrals import time_of_polynomial
 from .symbols import eta
@@ -122,10 +122,6 @@ class EarlyTime(Documented):
         eq = lambda left, right: sp.Eq(left, right, evaluate=False)
         return MappingProxyType({"R": eq(R[i, m], self.R), "Q": eq(Q[i, k], self.Q), "v": eq(v[i], self.v), "eg": eq(error, self.start - self.drop)})
 
-    def latex(self) -> str:
-        """The laws as an align* environment."""
-        return aligned(self.equations.values())
-
     def title(self) -> str:
         """One line: rule and activation."""
         return f"First instants from zero weights, {self.ts.rule.name}, g = {self.ts.act}"
@@ -228,10 +224,6 @@ class LinearOnline(Documented):
             "speed": eq(sp.Derivative(sp.Function("a")(t), t), self.speed), "time": eq(t, self.time), "eg": eq(sp.Symbol("epsilon_g"), self.eg),
             "end": eq(a_end, sp.cbrt(2 * beta / F2)),
         })  # fmt: skip
-
-    def latex(self) -> str:
-        """The solution as an align* environment."""
-        return aligned(self.equations.values())
 
     def title(self) -> str:
         """One line: rule."""

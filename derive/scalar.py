@@ -216,12 +216,6 @@ class ScalarReduction(Documented):
         """From the discrete mean-field equations to the scalar solution."""
         return scalar_derivation(self)
 
-    def latex(self) -> str:
-        """The equations as an align* environment."""
-        from .latex import aligned
-
-        return aligned(self.equations.values())
-
     def title(self) -> str:
         """One line."""
         return f"{self.rule.name}, one hidden layer of linear units, one example: scalar equations"

@@ -282,12 +282,6 @@ class TeacherStudent(Documented):
 
         return online_derivation(self)
 
-    def latex(self) -> str:
-        """The equations as an align* environment."""
-        from .latex import aligned
-
-        return aligned(self.equations.values())
-
     def title(self) -> str:
         """One line: rule and activation."""
         return f"Online learning of a teacher, {self.rule.name}, g = {self.act}"
