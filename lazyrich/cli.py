@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,6 +51,7 @@ SigmaB = Annotated[str, typer.Option("--sigma-b", help="Standard deviation of th
 LossName = Annotated[str, typer.Option("--loss", help="squared, logistic or cross-entropy.")]
 Latex = Annotated[bool, typer.Option("--latex", help="Print LaTeX.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DocumentOut = Annotated[Path | None, typer.Option("--out", "-o", help="Write .tex (standalone document), .json or .txt.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -92,20 +94,7 @@ def kernel(
     """
     target = arguments.writable_file(out, (".tex", ".json", ".txt", ".py"))
     found = lazy_kernel(*_rule_and_network(rule, activation, depth, rho, parameter, sigma_w, sigma_b))
-    if target is not None:
-        text = {
-            ".tex": lambda: _document(found),
-            ".json": lambda: _dump(_kernel_record(found)),
-            ".txt": lambda: f"{found!r}\n\n{found.derivation()}\n",
-            ".py": found.source,
-        }[target.suffix]()
-        _write(target, text)
-    if latex:
-        typer.echo(found.latex())
-    elif as_json:
-        typer.echo(_dump(_kernel_record(found)))
-    elif derivation or target is None:
-        console.output().print(Text(f"{found!r}\n\n{found.derivation()}" if derivation else _kernel_text(found)))
+    _deliver(found, lambda: _kernel_record(found), target, derivation, latex, as_json, shown=_kernel_text)
 
 
 @app.command()
@@ -126,9 +115,7 @@ def equations(
     derivation: Annotated[bool, typer.Option("--derivation", help="Print how they follow.")] = False,
     latex: Latex = False,
     as_json: Json = False,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write .tex (standalone document), .json or .txt.")
-    ] = None,
+    out: DocumentOut = None,
 ) -> None:
     """Write down the mean-field equations of a rule in the rich regime; vanishing responses are named, with the reason.
 
@@ -145,7 +132,7 @@ def equations(
     target = arguments.writable_file(out, (".tex", ".json", ".txt"))
     training = arguments.build_training(loss, momentum, weight_decay, batches, outputs)
     found = dmft_equations(*_rule_and_network(rule, activation, depth, rho, parameter, sigma_w, sigma_b), training)
-    record = {
+    record = lambda: {
         "title": found.title(),
         "latex": found.latex(),
         "equations": {k: str(v) for k, v in found.equations.items()},
@@ -170,9 +157,7 @@ def laws(
     proof: Annotated[bool, typer.Option("--proof", help="Print every step with its reason.")] = False,
     latex: Latex = False,
     as_json: Json = False,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write .tex (standalone document), .json or .txt.")
-    ] = None,
+    out: DocumentOut = None,
 ) -> None:
     """Find what a rule conserves, and prove it; what is not conserved comes with its rate of change.
 
@@ -192,7 +177,7 @@ def laws(
     own = None if feedback is None else arguments.expression(feedback, {"w": w})
     found = conservation_laws(chosen, net, rates=rates, decay=decay, feedback=own)
     entry = lambda each, value: {"kind": each.kind, "layer": each.layer, "latex": each.statement(), "expr": str(value)}
-    record = {
+    record = lambda: {
         "title": found.title(),
         "laws": [{**entry(law, law.expr), "rate": str(law.rate), "weights": list(law.letters)} for law in found],
         "not_conserved": [{**entry(each, each.rate), "because": list(each.obstacles)} for each in found.violations],
@@ -342,21 +327,25 @@ def _rule_and_network(
     return arguments.build_rule(rule, rho, depth, parameter or ()), net
 
 
-def _deliver(found: Any, record: dict, target: Path | None, derivation: bool, latex: bool, as_json: bool) -> None:
+def _deliver(
+    found: Any, record: Callable[[], dict], target: Path | None, derivation: bool, latex: bool, as_json: bool,
+    shown: Callable[[Any], str] = repr,
+) -> None:  # fmt: skip
     """Write a result to its file, print it in the form asked for."""
     if target is not None:
         text = {
             ".tex": lambda: _document(found),
-            ".json": lambda: _dump(record),
+            ".json": lambda: _dump(record()),
             ".txt": lambda: f"{found!r}\n\n{found.derivation()}\n",
+            ".py": lambda: found.source(),
         }[target.suffix]()
         _write(target, text)
     if latex:
         typer.echo(found.latex())
     elif as_json:
-        typer.echo(_dump(record))
+        typer.echo(_dump(record()))
     elif derivation or target is None:
-        console.output().print(Text(f"{found!r}\n\n{found.derivation()}" if derivation else repr(found)))
+        console.output().print(Text(f"{found!r}\n\n{found.derivation()}" if derivation else shown(found)))
 
 
 def _kernel_record(found: LazyKernel) -> dict:
