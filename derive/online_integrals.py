@@ -4,8 +4,9 @@ With jointly Gaussian fields χ, an activation g and the factor p of the rule's 
 
     I₂ = ⟨g(χ₁) g(χ₂)⟩   I₃ = ⟨p(χ₁) χ₂ g(χ₃)⟩   I₄ = ⟨p(χ₁) p(χ₂) g(χ₃) g(χ₄)⟩   J₂ = ⟨p(χ₁) p(χ₂)⟩
 
-An I₄ without closed form is brought to one integral over closed forms: scale the covariances between {1, 2} and {3, 4} by τ. At τ = 0 the
-average factorises, and by Price's theorem dI₄/dτ = Σ C_ij ⟨∂_i ∂_j ⋯⟩, whose integrands have one kink less.
+Where there is no closed form, smooth functions are summed numerically (`sums`). An I₄ of functions with kinks is brought to one integral over
+closed forms: scale the covariances between {1, 2} and {3, 4} by τ. At τ = 0 the average factorises, and by Price's theorem
+dI₄/dτ = Σ C_ij ⟨∂_i ∂_j ⋯⟩, whose integrands have one kink less.
 """
 
 from __future__ import annotations
@@ -20,9 +21,13 @@ from .closed_form import Mean
 from .derivation import Step
 from .errors import BadInput, NoClosedForm
 from .gaussian import expectation
+from .integrand import normal_form
+from .piecewise import KINKED
 from .symbols import GAUSSIAN, x
 
 NAMES = ("I2", "I3", "I4", "J2")
+# Powers of fields beside exponentials and error functions of four fields up to which a closed form is derived; at 2 it takes 12 s and fills a page.
+LONGEST = 2
 
 
 def entry(i: int, j: int) -> sp.Symbol:
@@ -77,21 +82,70 @@ class Integral:
         """How it was derived."""
         if self.closed:
             return _average(self.functions).steps
-        return self.path.steps
+        return self.sum_steps if self.smooth else self.path.steps
 
     @property
     def closed(self) -> bool:
         """Whether the engine finds a closed form."""
         return self.obstruction is None
 
+    @property
+    def smooth(self) -> bool:
+        """Whether no function has kinks or jumps."""
+        return not any(f.has(*KINKED) for f in self.functions)
+
+    @property
+    def form(self) -> str:
+        """How it is computed, in words."""
+        if self.obstruction is None:
+            return "closed form"
+        return f"{'numerical quadrature' if self.smooth else 'an integral over closed forms'} ({self.obstruction.reason})"
+
     @cached_property
     def obstruction(self) -> NoClosedForm | None:
         """Why there is no closed form; None if there is one."""
         try:
+            if self.smooth and self.size == 4:
+                self._refuse_long()
             _average(self.functions)
         except NoClosedForm as error:
             return error
         return None
+
+    def _refuse_long(self) -> None:
+        """Raise for what would have a closed form that nobody can read, and that takes longer to evaluate than a quadrature."""
+        for term in normal_form(self.integrand, GAUSSIAN[:4]):
+            if sum(term.powers) > LONGEST and (term.kinks or any(map(any, term.quadratic))):
+                raise NoClosedForm(self.integrand, f"powers of degree {sum(term.powers)} times exponentials or error functions of four fields")
+
+    @cached_property
+    def sums(self) -> tuple[PairAverage, ...]:
+        """An average of two or three fields as averages of two, by Stein's lemma ⟨χ₂ f⟩ = Σ_j C_2j ⟨∂_j f⟩."""
+        first, *middle, last = self.functions
+        if not middle:
+            return (PairAverage(sp.S.One, first, last),)
+        if middle != [x]:
+            raise BadInput(f"{self.name} of {self.functions}: Stein's lemma needs a field itself in the middle")
+        terms = PairAverage(entry(1, 2), sp.diff(first, x), last), PairAverage(entry(2, 3), first, sp.diff(last, x))
+        return tuple(term for term in terms if 0 not in (term.left, term.right))
+
+    @property
+    def sum_steps(self) -> tuple[Step, ...]:
+        """How a smooth average without closed form becomes sums over nodes."""
+        reason = self.obstruction.reason if self.obstruction else ""
+        start = f"No closed form ({reason}). "
+        if self.size == 4:
+            return (
+                Step(
+                    start + "Write χ = L u with C = L Lᵀ; sum over u₁, u₂, and given these use Mehler's series for χ₃ and χ₄",
+                    r"\sum_{j_1 j_2} w_{j_1} w_{j_2}\, p(\chi_1) p(\chi_2) \sum_k \rho^k a_k b_k,\quad "
+                    r"a_k = \sum_j w_j h_k(x_j)\, g(L_{31} x_{j_1} + L_{32} x_{j_2} + L_{33} x_j)",
+                ),
+            )
+        fields = dict.fromkeys((1, self.size))
+        value = sp.Add(*(term.coefficient * Mean(term.integrand(*fields)) for term in self.sums))
+        steps = [] if self.size == 2 else [Step("Stein's lemma, ⟨χ₂ f⟩ = Σ_j C_2j ⟨∂_j f⟩", value)]
+        return (*steps, Step(start + "Write χ = L u with C = L Lᵀ and sum over the nodes of u", None))
 
     @property
     def expr(self) -> sp.Expr:
@@ -111,9 +165,26 @@ class Integral:
         """
         if self.obstruction is None:
             raise BadInput(f"{self.name} of {self.functions} has a closed form: use .expr")
-        if self.name != "I4":
-            raise self.obstruction
-        return price_path(self)
+        advice = "; with kinks it is not summed numerically either, which would converge slowly: take a smooth activation, or relu, leaky_relu, abs"
+        if self.size != 4:
+            raise NoClosedForm(self.obstruction.what, self.obstruction.reason + advice)
+        try:
+            return price_path(self)
+        except NoClosedForm as error:
+            raise NoClosedForm(error.what, error.reason + advice) from None
+
+
+@dataclass(frozen=True)
+class PairAverage:
+    """coefficient · ⟨left(χ_first) right(χ_last)⟩, both functions of x."""
+
+    coefficient: sp.Expr
+    left: sp.Expr
+    right: sp.Expr
+
+    def integrand(self, first: int, last: int) -> sp.Expr:
+        """The product as a function of the fields with these numbers."""
+        return self.left.subs(x, GAUSSIAN[first - 1]) * self.right.subs(x, GAUSSIAN[last - 1])
 
 
 @dataclass(frozen=True)

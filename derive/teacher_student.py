@@ -207,6 +207,8 @@ class TeacherStudent(Documented):
         slope: p(x), with pseudo-gradient p(h) z.
         transported: c in z_k = c v_k + F_k.
         frozen: whether there is a frozen feedback F.
+        small_rate: whether what is of order η² is dropped: η → 0 at a fixed η t.
+        nodes: of the quadrature of integrals without closed form, in each dimension.
 
     Source: Refinetti, d'Ascoli, Ohana & Goldt 2021, section 2; Saad & Solla 1995.
     """
@@ -216,6 +218,8 @@ class TeacherStudent(Documented):
     slope: sp.Expr
     transported: sp.Expr
     frozen: bool
+    small_rate: bool = False
+    nodes: int = 24
 
     def feedback(self, index: sp.Symbol) -> sp.Expr:
         """z_index = c v_index + F_index."""
@@ -236,18 +240,18 @@ class TeacherStudent(Documented):
     @cached_property
     def terms(self) -> Mapping[str, tuple[Average, ...]]:
         """The rates of R_im, Q_ik, v_i and the generalisation error "eg" as sums of averages."""
-        found = {name: averaged(expr) for name, expr in self.step.items()}
+        kept = lambda expr: sp.expand(expr).coeff(eta, 0) + eta * sp.expand(expr).coeff(eta, 1) if self.small_rate else expr
+        found = {name: averaged(kept(expr)) for name, expr in self.step.items()}
         found["eg"] = tuple(Average(t.coefficient / 2, t.integral, t.summed) for t in averaged(e**2) if sigma not in t.coefficient.free_symbols)
         return MappingProxyType(found)
 
     @cached_property
     def integrals(self) -> Mapping[str, Integral]:
-        """I2, I3, I4 and J2 of this activation."""
+        """Those of I2, I3, I4 and J2 that the equations contain, for this activation."""
         value, slope = self.act.derivative(0), self.slope
-        return MappingProxyType({
-            "I2": Integral("I2", (value, value)), "I3": Integral("I3", (slope, x, value)),
-            "I4": Integral("I4", (slope, slope, value, value)), "J2": Integral("J2", (slope, slope)),
-        })  # fmt: skip
+        functions = {"I2": (value, value), "I3": (slope, x, value), "I4": (slope, slope, value, value), "J2": (slope, slope)}
+        used = {type(term.integral).__name__ for terms in self.terms.values() for term in terms}
+        return MappingProxyType({name: Integral(name, of) for name, of in functions.items() if name in used})
 
     @cached_property
     def equations(self) -> Mapping[str, sp.Equality]:
@@ -284,7 +288,7 @@ class TeacherStudent(Documented):
 
     def title(self) -> str:
         """One line: rule and activation."""
-        return f"Online learning of a teacher, {self.rule.name}, g = {self.act}"
+        return f"Online learning of a teacher, {self.rule.name}, g = {self.act}" + self.small_rate * ", small learning rate"
 
     def definitions(self) -> list[tuple[str, str]]:
         """Symbols (LaTeX) and their meaning, for a document's table."""
@@ -302,25 +306,27 @@ class TeacherStudent(Documented):
         from .derivation import in_unicode, to_latex
 
         lines = [f"  {in_unicode(to_latex(self.equations[name]))}" for name in self.terms]
-        for name, integral in self.integrals.items():
-            obstruction = integral.obstruction
-            lines.append(f"  {name}: closed form" if obstruction is None else f"  {name}: an integral over closed forms ({obstruction.reason})")
-        return "\n".join([self.title(), *lines])
+        return "\n".join([self.title(), *lines, *(f"  {name}: {integral.form}" for name, integral in self.integrals.items())])
 
 
-def teacher_student(rule: Rule, activation: object) -> TeacherStudent:
+def teacher_student(rule: Rule, activation: object, *, small_rate: bool = False, nodes: int = 24) -> TeacherStudent:
     """Derive the order-parameter equations of online learning with a rule and an activation.
 
     Args:
         rule: one whose pseudo-gradient is a function of h times z: GD, DFA, FA, mixtures, FA without slope.
-        activation: a name or any expression in x ("erf" is erf(x); Saad & Solla's is erf(x/sqrt(2))).
+        activation: a name or any expression in x ("erf" is erf(x); Saad & Solla's is erf(x/sqrt(2))). Integrals of smooth activations without
+            closed form are summed numerically, those of relu and its like are integrals over closed forms.
+        small_rate: drop what is of order η²: I4 and the output noise, hence most of the cost where I4 has no closed form.
+        nodes: of the quadrature of integrals without closed form, in each dimension.
 
     Raises:
-        BadInput: a rule with gates, learning feedback weights, or another pseudo-gradient.
+        BadInput: a rule with gates, learning feedback weights, or another pseudo-gradient; nodes < 8.
 
     Example:
         >>> ts = teacher_student(DFA(), erf(x/sqrt(2)))
     """
+    if isinstance(nodes, bool) or not isinstance(nodes, int) or nodes < 8:
+        raise BadInput(f"nodes={nodes!r} are too few for a quadrature: give an integer nodes >= 8")
     bound = rule.bind(MLP(depth=1, activation=activation))
     if rule.uses_gates or rule.evolution is not None:
         raise BadInput(f"rule {rule.name!r} has gates or learning feedback weights: online equations are derived for frozen and transported feedback")
@@ -335,7 +341,7 @@ def teacher_student(rule: Rule, activation: object) -> TeacherStudent:
     if rule.forward != ACTIVITY:
         raise BadInput(f"rule {rule.name!r} changes the forward map to {rule.forward}: online equations are derived for phi(h)")
     frozen = any(value != 0 for value in (path.initial, path.independent, path.direct))
-    return TeacherStudent(rule, bound.net.activation, slope.subs(h, x), path.transported, frozen)
+    return TeacherStudent(rule, bound.net.activation, slope.subs(h, x), path.transported, frozen, bool(small_rate), nodes)
 
 
 def _eq(left: sp.Basic, right: sp.Basic) -> sp.Equality:

@@ -30,7 +30,7 @@ def online_derivation(ts: TeacherStudent) -> Derivation:
     integrals = tuple(
         Step(f"{name}, in the entries C_ab of its fields' covariance", sp.Eq(mean_of(integral), integral.expr, evaluate=False), integral.steps)
         if integral.closed
-        else Step(f"{name}, from closed forms", mean_of(integral), integral.steps)
+        else Step(f"{name}: {integral.form}", mean_of(integral), integral.steps)
         for name, integral in ts.integrals.items()
     )
     return Derivation(

@@ -17,10 +17,9 @@ from .printer import JnpPrinter, imports
 if TYPE_CHECKING:
     from ..teacher_student import Average, TeacherStudent
 
-ORDER = 24  # nodes of the quadrature of an I4 without closed form
 SLOPES = {"I2": 0, "I3": 1, "I4": 2, "J2": 2}  # how many of an integral's fields carry the slope p
 SCALARS = {eta: "eta", sigma: "sigma", kappa: "kappa"}
-RESERVED = ("Q", "R", "T", "v", "A", "F", "h", "s", "C", "K", "jnp", "math", "safe", "quadrature", *SCALARS.values(), "order")
+RESERVED = ("Q", "R", "T", "v", "A", "F", "h", "s", "C", "K", "jnp", "math", "safe", "quadrature", "correlated", *SCALARS.values(), "order")
 
 HELPERS = '''def fields(Q, R, T):
     """The covariance of (λ, ρ)."""
@@ -65,6 +64,16 @@ def I4_error({names}{keywords}):
     entries = ({names})
     return jnp.abs(I4(*entries{passed}) - I4(*entries{passed}, order=2*ORDER))'''
 
+SUM = '''def {name}({names}{keywords}, order=ORDER):
+    """{doc}"""
+{lines}
+
+
+def {name}_error({names}{keywords}):
+    """How much {name} changes with half as many nodes again."""
+    entries = ({names})
+    return jnp.abs({name}(*entries{passed}) - {name}(*entries{passed}, order=ORDER + ORDER//2))'''
+
 
 class Root(sp.Function):
     """√(PQ − R²), the root of a covariance's determinant: 0 where rounding makes that negative."""
@@ -87,7 +96,7 @@ def online_source(ts: TeacherStudent) -> str:
     Returns:
         Python source: NAME, PARAMETERS, FROZEN (whether there is a frozen feedback F), FEEDBACK (the transported share is a function), the
         functions I2, I3, I4, J2 of covariances, rates(Q, R, v, F, T, A, eta, sigma, kappa) → (dQ, dR, dv), error(Q, R, v, T, A),
-        activation(h), slope(h), transported(), and I4_error where I4 is integrated numerically.
+        activation(h), slope(h), transported(), and I4_error (I2_error, …) where an integral is computed numerically.
 
     Raises:
         NoClosedForm: an integral that is neither closed nor an integral over closed forms.
@@ -98,12 +107,12 @@ def online_source(ts: TeacherStudent) -> str:
     writer = _Writer(ts, names)
     keywords = tuple(names.values())
     constants = [f"NAME = {_quoted(ts.rule.name)}", f"PARAMETERS = {_tuple(map(_quoted, keywords))}", f"FROZEN = {ts.frozen}"]
-    if not ts.integrals["I4"].closed:
-        constants.append(f"ORDER = {ORDER}")
+    if not all(integral.closed for integral in ts.integrals.values()):
+        constants.append(f"ORDER = {ts.nodes}")
     body = "\n\n\n".join([
         "\n".join(constants),
         HELPERS,
-        *(text for name in ("I2", "I3", "J2", "I4") for text in writer.integral(ts.integrals[name])),
+        *(text for name in ("I2", "I3", "J2", "I4") if name in ts.integrals for text in writer.integral(ts.integrals[name])),
         writer.rates(),
         writer.error(),
         writer.plain("activation", "h", "g(h).", ts.act.expr.subs(x, h)),
@@ -143,9 +152,12 @@ class _Writer:
         shown = " ".join(f"[{f}](χ{a + 1})" for a, f in enumerate(integral.functions))
         if integral.closed:
             return [self.closed(integral.name, integral.size, f"⟨{shown}⟩.", integral.expr)]
-        path = integral.path
-        names = ", ".join(symbol.name for symbol in entries(4))
         keywords = f", *, {', '.join(self.keywords)}" if self.keywords else ""
+        names = ", ".join(symbol.name for symbol in entries(integral.size))
+        if integral.smooth:
+            lines = self._sum(integral, names)
+            return [SUM.format(name=integral.name, names=names, keywords=keywords, passed=self.passed, doc=f"⟨{shown}⟩.", lines=lines)]
+        path = integral.path
         return [
             self.closed("I4_start", 4, "⟨p p⟩⟨g g⟩, the integral for independent pairs {1, 2} and {3, 4}.", path.start),
             self._slope(path.slope),
@@ -160,6 +172,27 @@ class _Writer:
             f"def {name}({signature(', '.join(symbols), self.keywords)}):", f'    """{doc}"""',
             *lines, f"    return full({value}, {', '.join(symbols)})",
         ])  # fmt: skip
+
+    def _sum(self, integral: Integral, names: str) -> str:
+        """The body of an integral that is summed numerically."""
+        if integral.size == 4:
+            slope, value = (self._function(integral.functions[place]) for place in (0, -1))
+            return f"    p, g = {slope}, {value}\n    return correlated.four(p, g, {names}, order)"
+        first, cross, last = (entry(*at).name for at in ((1, 1), (1, integral.size), (integral.size, integral.size)))
+        terms = []
+        for term in integral.sums:
+            front = "" if term.coefficient == 1 else f"{self.printer.doprint(term.coefficient)}*"
+            # these are cheap beside I4, so that they may be more exact
+            terms.append(f"{front}correlated.pair({self._function(term.left)}, {self._function(term.right)}, {first}, {cross}, {last}, 2*order)")
+        return f"    return full({' + '.join(terms)}, {names})"
+
+    def _function(self, f: sp.Expr) -> str:
+        """A function of x as a lambda; g and p by their names."""
+        known = {self.ts.act.expr: "activation", self.ts.slope: "slope"}
+        if f in known:
+            return f"lambda h: {known[f]}(h{self.passed})" if self.passed else known[f]
+        value = self.printer.doprint(f.subs(x, h))
+        return f"lambda h: {value}" if f.has(x) else f"lambda h: jnp.full_like(h, {value})"
 
     def _lines(self, expr: sp.Expr, prefix: str = "t") -> tuple[list[str], str]:
         """Assignments of repeated parts, and the value."""

@@ -367,6 +367,6 @@ def imports(body: str) -> list[str]:
     special = [name for name in SPECIAL if re.search(rf"(?<![\w.]){name}\(", body)]
     jax = ["import jax.numpy as jnp"] if used(r"jnp\.") else []
     jax += [f"from jax.scipy.special import {', '.join(special)}"] if special else []
-    own = [name for name in ("quadrature", "safe") if used(rf"{name}\.")]
+    own = [name for name in ("correlated", "quadrature", "safe") if used(rf"{name}\.")]
     groups = [["import math"] if used(r"math\.") else [], jax, [f"from numerics import {', '.join(own)}"] if own else []]
     return [line for group in groups if group for line in (*group, "")]

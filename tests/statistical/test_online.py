@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from derive import DFA, GD, erf, sqrt, teacher_student, x
-from numerics import simulate_online, solve_online
+from numerics import SolveFailed, simulate_online, solve_online
 
 DOCS = Path(__file__).parents[2] / "docs" / "online.md"
 START = {
@@ -22,7 +22,16 @@ def distance(sim, out) -> np.ndarray:
     return np.linalg.norm(flat(sim) - flat(out), axis=-1)
 
 
-@pytest.mark.parametrize(("rule", "activation"), [(DFA(), erf(x / sqrt(2))), pytest.param(GD(), "relu", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("rule", "activation"),
+    [
+        (DFA(), erf(x / sqrt(2))),
+        (DFA(), "tanh"),
+        pytest.param(GD(), "relu", marks=pytest.mark.slow),
+        pytest.param(GD(), "gelu", marks=pytest.mark.slow),
+        pytest.param(DFA(), "softplus", marks=pytest.mark.slow),
+    ],
+)
 def test_students_fluctuate_around_the_equations(rule, activation):
     """Mean over seeds within its standard error of the equations; a teacher 25 % larger is many errors away."""
     ts = teacher_student(rule, activation)
@@ -53,6 +62,27 @@ def test_batches_are_runs_side_by_side():
     assert np.allclose(together.eg[1], alone.eg, atol=1e-8)
     assert np.allclose(together.at(TIMES)["Q"][1], together.Q[1], atol=1e-12)
     assert np.max(np.abs(together.eg[0] - alone.eg)) > 1e-3
+
+
+def test_small_rates_drop_what_is_of_second_order():
+    """At η t fixed the distance from the whole equations halves with η."""
+    whole, small = (teacher_student(DFA(), erf(x / sqrt(2)), small_rate=choice) for choice in (False, True))
+    assert set(small.integrals) == {"I2", "I3"} and set(whole.integrals) == {"I2", "I3", "I4", "J2"}
+    start = {**START, "kappa": 0.0}
+    gaps = []
+    for rate in (0.02, 0.01):
+        one, other = (solve_online(ts, eta=rate, t=[2 / rate], **start) for ts in (whole, small))
+        gaps.append(abs(float(one.eg[0] - other.eg[0])))
+    # corrections to the halving are O(η) themselves
+    assert gaps[0] / gaps[1] == pytest.approx(2, abs=0.05) and gaps[0] > 1e-5
+
+
+def test_too_few_nodes_are_refused():
+    ts = teacher_student(DFA(), "tanh", nodes=8)
+    start = {**START, "Q": 4 * START["Q"]}
+    with pytest.raises(SolveFailed, match="nodes=16"):
+        solve_online(ts, t=[0.1], rtol=1e-3, atol=1e-4, **start)
+    assert solve_online(ts, t=[0.1], rtol=1e-3, atol=1e-4, integral_tol=0.1, **start).stats["integral_error"] > 1e-3
 
 
 def test_bad_starts_are_refused():
