@@ -1,4 +1,4 @@
-"""Two classes of a data set as the arrays a `Problem` takes.
+"""Two classes of a data set as the arrays a `Problem` takes, and images of all classes (`ten_classes`).
 
 `digits` comes with scikit-learn. `mnist` and `cifar10` read the files that those data sets are published as, from a
 folder that the user has; nothing here downloads. Images are centred with the mean training image, then every row is
@@ -56,15 +56,52 @@ def digits(classes: Pair = (3, 8), train: int = 20, test: int = 100, seed: int =
 
 def mnist(folder: str | Path, classes: Pair = (3, 8), train: int = 20, test: int = 100, seed: int = 0) -> TwoClasses:
     """Two MNIST classes from the four published IDX files, gzipped or not, in `folder`."""
-    parts = [
-        (read_idx(_find(folder, f"{part}-images-idx3-ubyte")), read_idx(_find(folder, f"{part}-labels-idx1-ubyte")))
-        for part in ("train", "t10k")
-    ]
-    return _from_parts(parts[0], parts[1], classes, train, test, seed, "MNIST")
+    return _from_parts(*_mnist_parts(folder), classes, train, test, seed, "MNIST")
 
 
 def cifar10(folder: str | Path, classes: Pair = (0, 1), train: int = 20, test: int = 100, seed: int = 0) -> TwoClasses:
     """Two CIFAR-10 classes from the published python-pickle or binary files in `folder` (or its usual subfolder)."""
+    return _from_parts(*_cifar10_parts(folder), classes, train, test, seed, "CIFAR-10")
+
+
+def ten_classes(source: str, train: int, test: int, seed: int = 0) -> tuple[Images, Images]:
+    """Images and labels of all ten classes, to train and to test: as they are stored, (P, rows, columns, channels), drawn without repetition.
+
+    Args:
+        source: digits, mnist:FOLDER or cifar10:FOLDER.
+        train, test: how many.
+        seed: of the draw.
+    """
+    kind, _, folder = source.partition(":")
+    rng = np.random.default_rng(seed)
+    if kind == "digits" and not folder:
+        from sklearn.datasets import load_digits
+
+        images, labels = load_digits(return_X_y=True)
+        order = rng.permutation(len(images))
+        parts = [(images[rows], labels[rows]) for rows in (order[:train], order[train:])]
+    elif kind in ("mnist", "cifar10") and folder:
+        parts = list((_mnist_parts if kind == "mnist" else _cifar10_parts)(folder))
+        parts = [(images[rows], labels[rows]) for (images, labels), rows in ((part, rng.permutation(len(part[0]))) for part in parts)]
+    else:
+        raise BadInput(f"data {source!r}: give digits, mnist:FOLDER or cifar10:FOLDER")
+    for (images, _), wanted in zip(parts, (train, test), strict=True):
+        if len(images) < wanted:
+            raise BadInput(f"{source} has {len(images)} images where {wanted} are asked for: ask for fewer")
+    shape = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "cifar10": (3, 32, 32)}[kind]
+    square = lambda images: images.reshape(-1, *shape).transpose(0, 2, 3, 1) if kind == "cifar10" else images.reshape(-1, *shape)
+    (X, labels), (X_test, labels_test) = ((square(images[:n]), np.asarray(of[:n], int)) for (images, of), n in zip(parts, (train, test), strict=True))
+    return (X, labels), (X_test, labels_test)
+
+
+def _mnist_parts(folder: str | Path) -> tuple[Images, Images]:
+    """Training and test part."""
+    part = lambda name: (read_idx(_find(folder, f"{name}-images-idx3-ubyte")), read_idx(_find(folder, f"{name}-labels-idx1-ubyte")))
+    return part("train"), part("t10k")
+
+
+def _cifar10_parts(folder: str | Path) -> tuple[Images, Images]:
+    """Training and test part."""
     versions = (("cifar-10-batches-py", "", read_cifar_pickle), ("cifar-10-batches-bin", ".bin", read_cifar_binary))
     root = Path(folder)
     for sub, suffix, read in versions:
@@ -76,8 +113,7 @@ def cifar10(folder: str | Path, classes: Pair = (0, 1), train: int = 20, test: i
                         f"{place} has test_batch{suffix} but no data_batch_1{suffix}: unpack the whole archive"
                     )
                 images, labels = zip(*map(read, batches), strict=True)
-                whole = np.concatenate(images), np.concatenate(labels)
-                return _from_parts(whole, read(place / f"test_batch{suffix}"), classes, train, test, seed, "CIFAR-10")
+                return (np.concatenate(images), np.concatenate(labels)), read(place / f"test_batch{suffix}")
     raise BadInput(
         f"no CIFAR-10 batch files in {root}: expected test_batch and data_batch_1…5 of the python version, "
         "or the same with .bin of the binary version"

@@ -13,6 +13,7 @@ if "JAX_ENABLE_X64" not in os.environ:
 from .checkpoint import Partial, load_checkpoint
 from .conserved import Tracked, track_laws
 from .deep_linear import DeepLinearSolution, solve_deep_linear, train_deep_linear
+from .direct import DirectRun, train_direct
 from .dmft import solve_dmft
 from .errors import SolveFailed
 from .extrapolate import extrapolate
@@ -31,8 +32,8 @@ from .solution import Solution
 from .sweep import Sweep, sweep
 
 __all__ = [
-    "Classes", "DeepLinearSolution", "NetworkRun", "NetworkTraining", "OnlineSolution", "Partial", "Problem", "Solution", "SolveFailed",
+    "Classes", "DeepLinearSolution", "DirectRun", "NetworkRun", "NetworkTraining", "OnlineSolution", "Partial", "Problem", "Solution", "SolveFailed",
     "Stage", "Sweep", "Tracked", "alignment_with", "entk_layers", "extrapolate", "jaxify", "learning_shares", "load_checkpoint",
     "movement", "plot", "plot_compare", "simulate_online", "solve_deep_linear", "solve_dmft", "solve_lazy", "solve_linear",
-    "solve_online", "sweep", "track_laws", "train_deep_linear", "train_finite", "train_network", "train_residual",
+    "solve_online", "sweep", "track_laws", "train_deep_linear", "train_direct", "train_finite", "train_network", "train_residual",
 ]  # fmt: skip

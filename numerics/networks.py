@@ -173,11 +173,22 @@ def train_network(
 
 
 class Setup(NamedTuple):
-    """What all networks of a run share."""
+    """What all networks of a run share.
+
+    Attributes:
+        module: of the regulariser; None where feedback weights stay.
+        activation, training: as for `train_network`.
+        direct: whether B carries the output's error, not the next layer's.
+        biased: whether biases learn.
+        shared: for each layer which parameter an entry of W is, counted from 1, 0 for none; None for a dense layer. Empty if all are dense.
+    """
 
     module: ModuleType | None
     activation: str
     training: NetworkTraining
+    direct: bool = False
+    biased: bool = True
+    shared: tuple[Any, ...] = ()
 
 
 def _swept(module: ModuleType | None, parameters: Mapping[str, Any] | None) -> dict[str, Array]:
@@ -251,20 +262,29 @@ def _update(weights: Weights, x, labels, key, *, setup: Setup, parameters) -> We
     """One step on one batch: the task's for W and b, the regulariser's for B (and W, where it takes part)."""
     training, layers = setup.training, weights.layers
     hs, inputs = _forward(layers, x, setup.activation)
-    delta = (jax.nn.softmax(hs[-1], axis=0) - jax.nn.one_hot(labels, hs[-1].shape[0]).T) / labels.shape[0]
+    error = delta = (jax.nn.softmax(hs[-1], axis=0) - jax.nn.one_hot(labels, hs[-1].shape[0], dtype=hs[-1].dtype).T) / labels.shape[0]
     found = []
     for l in reversed(range(len(layers))):
         layer, (v_W, v_b) = layers[l], weights.velocities[l]
-        v_W = training.momentum * v_W + delta @ inputs[l].T
-        v_b = training.momentum * v_b + jnp.sum(delta, axis=1, keepdims=True)
+        gradient = delta @ inputs[l].T
+        v_W = training.momentum * v_W + (_tied(gradient, setup.shared[l]) if setup.shared else gradient)
+        v_b = training.momentum * v_b + jnp.sum(delta, axis=1, keepdims=True) * setup.biased
         task = -training.rate * v_W
         learnt = Layer((1 - training.weight_decay) * layer.W + task, layer.b - training.rate * v_b, layer.B)
         aligned, moment = _align(layer, learnt, task, inputs[l], weights.moments[l], jax.random.fold_in(key, l), setup, parameters)
         found.append((aligned, (v_W, v_b), moment))
         if l:
             slope = jax.jvp(ACTIVATIONS[setup.activation], (hs[l - 1],), (jnp.ones_like(hs[l - 1]),))[1]
-            delta = slope * ((layer.W.T if layer.B is None else layer.B) @ delta)
+            delta = slope * (layer.W.T @ delta if layer.B is None else layer.B @ (error if setup.direct else delta))
     return Weights(*(tuple(part) for part in zip(*reversed(found), strict=True)))
+
+
+def _tied(gradient: Float[Array, "m n"], shared: Any) -> Float[Array, "m n"]:
+    """The gradient by shared weights, at all of their places; 0 where there is none."""
+    if shared is None:
+        return gradient
+    total = jnp.zeros(int(np.max(shared)) + 1, gradient.dtype).at[shared].add(gradient)
+    return total.at[0].set(0)[shared]
 
 
 def _align(before: Layer, after: Layer, task, x, moment, key, setup: Setup, parameters) -> tuple[Layer, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from derive.errors import BadInput
-from lazyrich.data import cifar10, digits, from_npz, mnist, read_cifar_pickle, read_idx
+from lazyrich.data import cifar10, digits, from_npz, mnist, read_cifar_pickle, read_idx, ten_classes
 
 
 def test_digits_are_balanced_normalised_and_disjoint():
@@ -59,6 +59,22 @@ def test_mnist_files(tmp_path, packed):
     data = mnist(tmp_path, classes=(1, 7), train=8, test=6)
     assert data.X.shape == (8, 784) and data.X_test.shape == (6, 784)
     np.testing.assert_array_equal(np.sort(data.y), [-1, -1, -1, -1, 1, 1, 1, 1])
+    (images, labels), (others, _) = ten_classes(f"mnist:{tmp_path}", 60, 5)
+    assert images.shape == (60, 28, 28, 1) and others.shape == (5, 28, 28, 1)
+    np.testing.assert_array_equal(np.bincount(labels), 6)
+    with pytest.raises(BadInput, match="60 images where 61"):
+        ten_classes(f"mnist:{tmp_path}", 61, 5)
+
+
+def test_ten_classes_of_digits_are_disjoint_and_whole_images():
+    from sklearn.datasets import load_digits
+
+    (images, labels), (others, _) = ten_classes("digits", 1000, 797)
+    together = np.concatenate([images, others]).reshape(1797, 64)
+    np.testing.assert_array_equal(np.sort(together.sum(1)), np.sort(load_digits().data.sum(1)))
+    assert set(labels) == set(range(10)) and images.shape == (1000, 8, 8, 1)
+    with pytest.raises(BadInput, match="give digits, mnist:FOLDER"):
+        ten_classes("letters", 10, 10)
 
 
 def test_idx_keeps_values_and_order(tmp_path):
@@ -87,6 +103,10 @@ def test_cifar10_files(tmp_path, version):
     data = cifar10(tmp_path, classes=(0, 9), train=16, test=6)
     assert data.X.shape == (16, 3072) and data.X_test.shape == (6, 3072)
     assert data.name == "CIFAR-10"
+    (images, _), (others, labels) = ten_classes(f"cifar10:{tmp_path}", 80, 30)
+    assert images.shape == (80, 32, 32, 3) and np.all(np.bincount(labels) == 3)
+    # the last batch is the test part; files hold one colour after the other
+    np.testing.assert_array_equal(np.sort(others.mean((1, 2)), axis=0), np.sort(pixels.reshape(30, 3, 1024).mean(2), axis=0))
 
 
 def test_a_pickle_that_is_code_is_refused(tmp_path):
