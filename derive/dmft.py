@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 import sympy as sp
 
+from . import dmft_feedback as learned_part
 from . import fields as F
 from .derivation import Derivation
 from .dmft_terms import Terms, eq, past, past_and_present
 from .errors import BadInput
-from .fields import L, P, c, c0, d, ell, mu, nu, s, t
+from .fields import L, c, c0, d, ell, mu, nu, s, t
 from .latex import Documented
 from .loss import over_outputs
 from .network import MLP
@@ -96,7 +97,7 @@ class DMFTEquations(Terms, Documented):
             products.append(MatrixProduct("V", True, g_tilde, False, F.field_q(ell, self.nu_back, s)))
         if not self.follows_gradient:
             products.append(MatrixProduct("W", True, F.field_g(ell + 1, self.nu_back, s), True, F.field_r(ell, self.nu_back, s)))
-        return tuple(products)
+        return (*products, *learned_part.products(self))
 
     @cached_property
     def responses(self) -> tuple[Response, ...]:
@@ -111,6 +112,10 @@ class DMFTEquations(Terms, Documented):
             if isinstance(found.kernel, kind):
                 return sp.Integer(0) if found.vanishes else found.kernel
         return sp.Integer(0)
+
+    def reaction(self, kind: type, field: sp.Expr, total: Callable[[sp.Expr], sp.Expr], layer: sp.Expr = ell) -> sp.Expr:
+        """Σ response × field over the past, zero if the response vanishes."""
+        return sp.S.Zero if self.response(kind) == 0 else total(kind(layer, mu, self.nu_back, t, s) * field)
 
     # ---- the equations -----------------------------------------------------------------------------------------------
 
@@ -128,6 +133,7 @@ class DMFTEquations(Terms, Documented):
         eqs["gradient"] = eq(F.field_g(*here), self._slope(ell, mu, t) * F.field_z(*here))
         if not self.follows_gradient:
             eqs["pseudo-gradient"] = eq(self.g_tilde(*here), self._at(self.rule.pseudo_gradient, *here))
+        eqs |= learned_part.carried_fields(self)
         eqs |= self._gaussian_fields()
         eqs |= self._order_parameters()
         for found in self.responses:
@@ -151,45 +157,29 @@ class DMFTEquations(Terms, Documented):
         conjugate = self.g_tilde(ell, self.nu_back, s)
         learned = self.driven(self.nu_back) * (self._sw2 * F.Phi(ell - 1, mu, nu, t, s) + self.net.sigma_b**2) * conjugate
         random = F.field_u(ell, mu, t)
-        if self.net.depth > 1 and self.response(F.A) != 0:
-            random += self.past(self._sw2 * F.A(ell - 1, mu, self.nu_back, t, s) * conjugate)
+        if self.net.depth > 1:
+            random += self.reaction(F.A, self._sw2 * conjugate, self.past, ell - 1)
+            random += self.reaction(F.D, self.net.sigma_w * F.field_h(ell, nu, s), past, ell - 1)
         return self.training.kept_at_t * random + c0 * self.past(learned)
 
     def _feedback(self) -> sp.Expr:
         """z̃ = (a k + b)[ζ + σ_w² Σ B̃ F] + a c0 σ_w² Σ k ω Δ H F + c q + d ξ."""
         mu_back, nu_back = self.mu_back, self.nu_back
-        right = self.on_independent * F.field_q(ell, mu_back, t) + self.coefficient("direct") * F.field_xi(ell, *self._output_index)
+        own = F.field_q(ell, mu_back, t) + self.reaction(F.B_V, self._sw2 * self.forward(ell, nu, s), past_and_present)
+        right = self.on_independent * own + self.coefficient("direct") * F.field_xi(ell, *self._output_index)
         if self.carried != 0:
             kernel = self.B_tilde(ell, mu_back, nu, t, s)
             conjugate = self._sw2 * kernel * self.forward(ell, nu, s)
             reaction = past_and_present(conjugate) if self.response(type(kernel)) != 0 else sp.Integer(0)
             right += self.carried * (self.zeta(ell, mu_back, t) + reaction)
-        overlap = self._sw2 * self.H(ell + 1, nu_back, mu_back, s, t) * self.forward(ell, nu, s)
-        right += self.coefficient("transported") * c0 * self.past(self.driven(nu_back) * overlap)
-        return right + self._learned_feedback(ell, self._unweighted(nu_back) * overlap, self.past)
+        overlap = self._sw2 * self.H(ell + 1, nu_back, mu_back, s, t)
+        right += self.coefficient("transported") * c0 * self.past(self.driven(nu_back) * overlap * self.forward(ell, nu, s))
+        return right + learned_part.learned_feedback(self, ell, self.unweighted(nu_back), overlap, self.past)
 
     @property
     def _output_index(self) -> tuple[sp.Expr, ...]:
         """The index of a readout's or feedback's own vector, if there are several."""
         return (c,) if self.training.many else ()
-
-    def _unweighted(self, example: sp.Expr) -> sp.Expr:
-        """ω_ν(s) Δ_ν(s): what the feedback weights remember with a weight of their own."""
-        share = F.share(nu, s) if self.training.batches else sp.Integer(1)
-        return share * F.error(example, s)
-
-    def _learned_feedback(self, layer: sp.Expr, learned: sp.Expr, total: Callable[[sp.Expr], sp.Expr]) -> sp.Expr:
-        """What the feedback weights have learned: the forward updates with their memory κ, and their own outer products."""
-        evolution, found = self.rule.evolution, sp.Integer(0)
-        if evolution is None:
-            return found
-        if self.feedback_memory != 0:
-            found += c0 * total(self.feedback_memory * learned)
-        if evolution.outer != 0:
-            overlap = F.R(layer + 1, nu, mu, s, t) if layer == ell else self.outer(L + 1, nu, s)
-            weight = evolution.forgetting(t, s) * (F.share(nu, s) if self.training.batches else 1)
-            found += self.net.sigma_w / P * total(weight * overlap * self.forward(layer, nu, s))
-        return found
 
     def _gradient_field(self) -> sp.Expr:
         """z = k (r + σ_w² Σ B F) + c0 σ_w² Σ k ω Δ G̃ F."""
@@ -212,7 +202,7 @@ class DMFTEquations(Terms, Documented):
             last, evolution = self.bound.path[-1], self.rule.evolution
             on_own = last.independent if evolution is None else evolution.on_independent(t, last.independent)
             frozen = (last.transported * kept + self.evolved(last.initial)) * sw * initial + on_own * sw * own + last.direct * vector
-            memory = self._learned_feedback(L, self._sw2 * self._unweighted(mine) * self.forward(L, nu, s), past)
+            memory = learned_part.learned_feedback(self, L, self.unweighted(mine), self._sw2, past)
             eqs["readout feedback field"] = eq(self.z_tilde(L, self.mu_back, t), frozen + last.transported * learned + memory)
         return eqs
 
@@ -231,7 +221,7 @@ class DMFTEquations(Terms, Documented):
             eqs["covariance r zeta"] = eq(cov(F.field_r(*first), self.zeta(*second)), sw2 * F.G_tilde(*pair))
         if self.coefficient("independent") != 0:
             eqs["covariance q"] = eq(cov(F.field_q(*first), F.field_q(*second)), sw2 * F.H(*pair))
-        return eqs
+        return eqs | learned_part.covariances(self)
 
     def _order_parameters(self) -> dict[str, sp.Equality]:
         """Averages over the single-site process."""
@@ -244,8 +234,7 @@ class DMFTEquations(Terms, Documented):
         if not self.follows_gradient:
             eqs["G_tilde"] = eq(F.G_tilde(*pair), mean(F.field_g(*first) * self.g_tilde(*second)))
             if self.net.depth > 1 and (self.carried != 0 or self.coefficient("independent") != 0):
-                if self.outer(*first) != 0:
-                    eqs["R"] = eq(F.R(*pair), mean(self.outer(*first) * self.g_tilde(*second)))
+                eqs |= learned_part.order_parameters(self)
                 eqs["H"] = eq(F.H(*pair), mean(self.g_tilde(*first) * self.g_tilde(*second)))
         return eqs
 
@@ -347,25 +336,20 @@ def dmft_equations(rule: Rule, net: MLP, training: Training = PLAIN) -> DMFTEqua
         training: loss, momentum, weight decay, mini-batches, outputs; full-batch steps on the squared loss by default.
 
     Raises:
-        BadInput: `rule`, `net` or `training` are not what their names say, or feedback weights learn from what they carry themselves.
+        BadInput: `rule`, `net` or `training` are not what their names say, or feedback weights that learn outer products of each example meet several
+            outputs.
     """
     if not isinstance(rule, Rule):
         raise BadInput(f"rule={rule!r} is not a learning rule: give GD(), FA(rho), DFA(), Hebb(), GLN() or Rule(…)")
     if not isinstance(net, MLP):
         raise BadInput(f"net={net!r} is not a network: give MLP(depth=…, activation=…)")
     evolution = rule.evolution
-    if evolution is not None and (evolution.mirrors or evolution.null != 0):
-        term = "φ ωᵀ with ω = Bᵀφ/√N" if evolution.mirrors else "ψ hᵀ with ψ = B h/√N"
-        raise BadInput(
-            f"rule {rule.name!r}: its feedback weights learn from {term}, whose response terms are not written as equations yet; "
-            "solve_dmft and train_finite run the rule all the same"
-        )
     if not isinstance(training, Training):
         raise BadInput(f"training={training!r} does not say how to train: give Training(loss=…, momentum=…, weight_decay=…, batches=…, outputs=…)")
-    if training.many and evolution is not None and evolution.outer != 0:
+    if training.many and evolution is not None and (evolution.outer != 0 or evolution.null != 0):
         raise BadInput(
-            f"rule {rule.name!r}: its feedback weights learn outer products {evolution.outer} of each example, which have no output index: "
-            "several outputs are not defined for it; use one output"
+            f"rule {rule.name!r}: its feedback weights learn from outer products of each example, which have no output index: several outputs "
+            "are not defined for it; use one output"
         )
     return DMFTEquations(rule.bind(net), training)
 

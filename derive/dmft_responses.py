@@ -47,9 +47,18 @@ def dependency_graph(eqs: DMFTEquations, reaction: bool) -> Graph:
         arrows["z̃"].append("g̃")
     if eqs.carried != 0:
         arrows["ζ"].append("z̃")
+    if eqs.owns_matrix:
+        arrows["q"] = ["z̃"]
     learned = eqs.rule.evolution is not None and (eqs.rule.evolution.memory(t, s) != 0 or eqs.rule.evolution.outer != 0)
     if eqs.coefficient("transported") != 0 or learned or (reaction and eqs.carried != 0):
         arrows["F(h)"].append("z̃")
+    if eqs.mirrors:
+        # ω ends here: the layer below sees its overlaps with g̃ and h alone
+        arrows |= {"p": ["ω"], "ω": []}
+        arrows["u"].append("ω")
+    if eqs.null != 0:
+        arrows |= {"ϑ": ["ψ"], "χ": ["ψ"], "ψ": ["z̃"]}
+        arrows["F(h)"].append("ψ")
     return {source: tuple(targets) for source, targets in arrows.items()}
 
 
@@ -71,7 +80,7 @@ def chain(graph: Graph, source: str, target: str) -> tuple[str, ...]:
 
 
 def find_responses(eqs: DMFTEquations) -> tuple[Response, ...]:
-    """A, B̃ and, for rules that do not follow the gradient, ∂F/∂r and B."""
+    """A, B̃, for rules that do not follow the gradient ∂F/∂r and B, and those of feedback weights that learn from what they carry."""
     if eqs.net.depth == 1:
         return ()
     at_rest = chain(dependency_graph(eqs, reaction=False), "u", "g̃")
@@ -79,7 +88,29 @@ def find_responses(eqs: DMFTEquations) -> tuple[Response, ...]:
     found = [_forward_response(eqs, graph), _backward_response(eqs, at_rest)]
     if not eqs.follows_gradient:
         found += [_observed_forward_response(eqs, graph), _observed_backward_response(eqs, graph)]
-    return tuple(found)
+    return tuple(found + _responses_of_learning_feedback(eqs, graph))
+
+
+def _responses_of_learning_feedback(eqs: DMFTEquations, graph: Graph) -> list[Response]:
+    """What feedback weights that learn from ω or ψ add: V is met from both sides, and preactivations come down beside the pseudo-gradients."""
+    below, above = (ell, mu, t), (ell, nu, s)
+    features, preactivation = eqs.forward(*below), F.field_h(ell + 1, mu, t)
+    pairs: list[tuple[type, sp.Expr, sp.Expr, str, str]] = []
+    if eqs.mirrors and eqs.owns_matrix:
+        pairs.append((F.A_V, features, F.field_q(*above), "q", "F(h)"))
+        pairs.append((F.B_V, eqs.g_tilde(ell + 1, mu, t), F.field_p(ell + 1, nu, s), "p", "g̃"))
+    if eqs.null != 0 and eqs.on_initial != 0:
+        pairs.append((F.D, features, F.field_theta(*above), "ϑ", "F(h)"))
+        pairs.append((F.E, preactivation, F.field_u(ell + 1, nu, s), "u", "h"))
+    if eqs.null != 0 and eqs.mirrors and eqs.owns_matrix:
+        pairs.append((F.D_V, features, F.field_chi(*above), "χ", "F(h)"))
+        pairs.append((F.E_V, preactivation, F.field_p(ell + 1, nu, s), "p", "h"))
+    found = []
+    for kind, of, to, source, target in pairs:
+        path = chain(graph, source, target)
+        why = "" if path else "p enters ω alone, and of ω the layer below sees overlaps, no layer the field itself"
+        found.append(_response(kind(ell, mu, nu, t, s), of, to, path, why))
+    return found
 
 
 def _response(kernel: sp.Expr, of: sp.Expr, to: sp.Expr, path: tuple[str, ...], why_zero: str) -> Response:

@@ -8,10 +8,10 @@ from functools import cached_property
 import sympy as sp
 
 from . import fields as F
-from .fields import P, c, d, ell, mu, nu, s, t
+from .fields import L, P, c, d, ell, mu, nu, s, t
 from .network import MLP
 from .rules import BoundRule, Rule
-from .symbols import Delta, g_tilde, h, m, z
+from .symbols import Delta, g_tilde, h, m, omega, z
 from .training import PLAIN, Training
 
 
@@ -105,13 +105,47 @@ class Terms:
         start, evolution = self.coefficient("independent"), self.rule.evolution
         return start if evolution is None else evolution.on_independent(t, start)
 
+    @property
+    def owns_matrix(self) -> bool:
+        """Whether V is part of the feedback path."""
+        return self.coefficient("independent") != 0
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether the feedback weights learn from what they make of the features below, ω."""
+        return self.rule.evolution is not None and self.rule.evolution.mirrors
+
+    @property
+    def null(self) -> sp.Expr:
+        """The rate at which the feedback weights unlearn their reconstructions ψ."""
+        return sp.S.Zero if self.rule.evolution is None else self.rule.evolution.null
+
+    @property
+    def product(self) -> sp.Expr:
+        """v as the rule says it, zero where the feedback weights learn no outer products φ vᵀ."""
+        return sp.S.Zero if self.rule.evolution is None else self.rule.evolution.outer
+
+    @property
+    def remembered(self) -> sp.Expr:
+        """q^{t−1−s} ω_ν(s), the weight of an outer product that the feedback weights learned at s."""
+        kept = sp.S.One if self.rule.evolution is None else self.rule.evolution.forgetting(t, s)
+        return kept * self.share(nu)
+
+    def share(self, example: sp.Expr) -> sp.Expr:
+        """ω_ν(s), the weight of an example in the batch of step s."""
+        return F.share(example, s) if self.training.batches else sp.S.One
+
+    def unweighted(self, example: sp.Expr) -> sp.Expr:
+        """ω_ν(s) Δ_ν(s): what the feedback weights remember with a weight of their own."""
+        return self.share(_example(example)) * F.error(example, s)
+
     def outer(self, layer: sp.Expr, example: sp.Expr, time: sp.Expr) -> sp.Expr:
         """v, what the feedback weights learn from the layer above the one that they reach."""
-        evolution = self.rule.evolution
-        if evolution is None:
-            return sp.Integer(0)
-        values = {h: F.field_h(layer, _example(example), time), g_tilde: self.g_tilde(layer, example, time), Delta: F.error(example, time)}
-        return evolution.outer.subs(values, simultaneous=True)
+        values = {
+            h: F.field_h(layer, _example(example), time), g_tilde: self.g_tilde(layer, example, time) if layer != L + 1 else sp.S.One,
+            Delta: F.error(example, time), omega: F.field_omega(layer, example, time),
+        }  # fmt: skip
+        return self.product.subs(values, simultaneous=True)
 
     # ---- fields under the names that this rule gives them ------------------------------------------------------------
 

@@ -37,7 +37,16 @@ _CAPTIONS = {
     "G": "Gradient kernel",
     "G_tilde": "Gradient–pseudo-gradient kernel",
     "H": "Pseudo-gradient kernel",
+    "mirrored features": "What the feedback weights make of the features below, layers 2 ≤ ℓ ≤ L",
+    "reconstruction": "What they reconstruct from the preactivations above, layers ℓ < L",
+    "readout activity": "At the readout h is a number",
+    "mirrored readout": "So is what the readout's feedback vector makes of the features",
+    "readout reconstruction": "Reconstruction by the readout's feedback vector",
     "R": "Overlap of what the feedback weights learn from with the pseudo-gradient",
+    "S": "Overlap of preactivation and pseudo-gradient",
+    "C": "Preactivations' kernel",
+    "R_h": "Overlap of what the feedback weights learn from with the preactivation",
+    "Psi": "Overlap of features and reconstructions",
     "output": "Output, centred at t = 0",
     "error": "Error signal",
     "initial weights left": "What weight decay leaves of the initial weights",
@@ -48,7 +57,14 @@ _CAPTIONS = {
     "covariance r": "The Gaussian part of z",
     "covariance zeta": "The Gaussian part of W(0)ᵀ g̃",
     "covariance r zeta": "The Gaussian parts of the same matrix applied to g and to g̃ are correlated",
-    "covariance q": "The Gaussian field of V, independent of all others",
+    "covariance q": "The Gaussian field of V, independent of those of W(0)",
+    "covariance p": "The Gaussian part of V used forward",
+    "covariance u b": "The bias that h and ω share",
+    "covariance theta": "The Gaussian part of W(0)ᵀ h",
+    "covariance theta zeta": "One matrix applied to h and to g̃",
+    "covariance r theta": "One matrix applied to g and to h",
+    "covariance chi": "The Gaussian part of Vᵀ h",
+    "covariance chi q": "One matrix applied to h and to g̃",
 }
 
 
@@ -88,18 +104,23 @@ def _evolution_steps(eqs: DMFTEquations) -> list[Step]:
     if evolution is None:
         return []
     kept = to_latex(evolution.kept)
-    parts = [rf"\bigl({kept}\bigr) B^{{\ell}}"]
+    parts = [r"B^{\ell}" if evolution.kept == 1 else rf"\bigl({kept}\bigr) B^{{\ell}}"]
     if evolution.pull != 0:
         parts.append(rf"{to_latex(evolution.pull)}\, W^{{\ell}}(t)^{{\top}}")
     if evolution.copy != 0:
         parts.append(rf"\bigl({to_latex(evolution.copy)}\bigr)\,\Delta W^{{\ell}}(t)^{{\top}}")
     if evolution.outer != 0:
-        parts.append(r"\frac{1}{P\sqrt N}\sum_\nu F(h^{\ell}_\nu)\,v_\nu^{\ell+1\,\top},\qquad v = " + to_latex(evolution.outer))
+        parts.append(r"\frac{1}{P\sqrt N}\sum_\nu F(h^{\ell}_\nu)\,v_\nu^{\ell+1\,\top}")
+    if evolution.null != 0:
+        parts.append(rf"\frac{{-{to_latex(evolution.null)}}}{{P\sqrt N}}\sum_\nu \psi^{{\ell}}_\nu\,h_\nu^{{\ell+1\,\top}}")
+    said = [r"v = " + to_latex(evolution.outer)] if evolution.outer != 0 else []
+    said += [r"\omega^{\ell+1} = \sigma_w B^{\ell\top} F(h^{\ell})/\sqrt N + \sigma_b b^{\ell+1}"] if evolution.mirrors else []
+    said += [r"\psi^{\ell} = B^{\ell} h^{\ell+1}/\sqrt N"] if evolution.null != 0 else []
     memory = [r"b_1(t) = " + to_latex(eqs.on_initial), r"b_0(t) = " + to_latex(eqs.on_independent)]
     if eqs.feedback_memory != 0:
         memory.append(r"\kappa(t,s) = " + to_latex(eqs.feedback_memory))
     return [
-        Step("The feedback weights learn: at every step", r"B^{\ell} \leftarrow " + " + ".join(parts)),
+        Step("The feedback weights learn: at every step", r",\qquad ".join([r"B^{\ell} \leftarrow " + " + ".join(parts), *said])),
         Step(
             "The recursions for the coefficients of W(0)ᵀ and V, and for the weight of a forward update made at s < t, are linear; solved, "
             "B(t) stays a sum of random matrices and outer products.",
@@ -124,9 +145,8 @@ def _path_latex(eqs: DMFTEquations) -> str:
 def _product_line(product: MatrixProduct) -> Step:
     matrix = f"{product.matrix}^ℓ" + ("ᵀ" if product.transposed else "")
     use = "observed only" if product.observed else "used by the dynamics"
-    symbol = product.matrix + r"^{\ell}" + (r"(0)^{\top}" if product.transposed and product.matrix == "W" else "")
-    symbol = r"V^{\ell\top}" if product.matrix == "V" else symbol if product.transposed else r"W^{\ell}(0)"
-    return Step(f"{matrix}: {use}.", rf"\tfrac{{1}}{{\sqrt N}}{symbol}\,{to_latex(product.vector)}\quad\text{{for all }}\nu, s")
+    symbol = {"V": r"V^{\ell\top}", "W": r"W^{\ell}(0)^{\top}"} if product.transposed else {"V": r"V^{\ell}", "W": r"W^{\ell}(0)"}
+    return Step(f"{matrix}: {use}.", rf"\tfrac{{1}}{{\sqrt N}}{symbol[product.matrix]}\,{to_latex(product.vector)}\quad\text{{for all }}\nu, s")
 
 
 def _products_step(eqs: DMFTEquations) -> Step:
@@ -142,10 +162,11 @@ def _products_step(eqs: DMFTEquations) -> Step:
 def _conditioning_steps(eqs: DMFTEquations) -> list[Step]:
     if eqs.net.depth == 1:
         return []
+    other = " V is conditioned likewise, independently of W." if any(p.matrix == "V" and not p.transposed for p in eqs.matrix_products) else ""
     both = (
         "A Gaussian matrix conditioned on its products: to leading order in 1/N every forward product W a is a Gaussian field with covariance ⟨a a⟩ "
         "plus a response times the vectors that met Wᵀ, and every transposed product Wᵀ b is a Gaussian field with covariance ⟨b b⟩ plus a "
-        "response times the vectors that met W (integration by parts over the entries of W)."
+        "response times the vectors that met W (integration by parts over the entries of W)." + other
     )
     return [
         Step(
@@ -163,7 +184,9 @@ def _conditioning_steps(eqs: DMFTEquations) -> list[Step]:
     ]
 
 
-RESPONSE_NAMES = {"A": "A", "B": "B", "B_tilde": "B̃", "A_r": "The response of F(h) to r"}
+RESPONSE_NAMES = {
+    "A": "A", "B": "B", "B_tilde": "B̃", "A_r": "The response of F(h) to r", "A_V": "Â", "B_V": "B̂", "D": "D", "D_V": "D̂", "E": "E", "E_V": "Ê",
+}  # fmt: skip
 
 
 def _response_line(found: Response) -> Step:
@@ -194,6 +217,29 @@ def _learned_steps(eqs: DMFTEquations) -> list[Step]:
         )
         if not eqs.follows_gradient and eqs.coefficient("transported") == 0 and eqs.rule.evolution is None:
             steps.append(Step("The feedback path uses frozen matrices only, so nothing learned enters z̃."))
+    return steps + _feedback_steps(eqs)
+
+
+def _feedback_steps(eqs: DMFTEquations) -> list[Step]:
+    """What the outer products inside B make of g̃, of the features and of the preactivations above."""
+    steps: list[Step] = []
+    if eqs.net.depth == 1:
+        return steps
+    if eqs.product != 0:
+        steps.append(Step(
+            "So are the outer products that the feedback weights learned themselves, an overlap times a field.",
+            r"\tfrac1N F(h^{\ell}_\nu(s))\,v^{\ell+1}_\nu(s)\cdot\tilde g^{\ell+1}_\mu(t) \to R^{\ell+1}_{\nu\mu}(s,t)\,F(h^{\ell}_\nu(s))",
+        ))  # fmt: skip
+    if eqs.mirrors:
+        steps.append(Step(
+            "Used forward, the same outer products give ω; V is then met from both sides, and its reaction is Â.",
+            r"\tfrac1N v^{\ell+1}_\nu(s)\,F(h^{\ell}_\nu(s))\cdot F(h^{\ell}_\mu(t)) \to \Phi^{\ell}_{\nu\mu}(s,t)\,v^{\ell+1}_\nu(s)",
+        ))  # fmt: skip
+    if eqs.null != 0:
+        steps.append(Step(
+            "The reconstructions ψ = B h/√N are subtracted with the preactivations that made them: ψ needs all that B was made of, applied to h.",
+            r"\tfrac1N \psi^{\ell}_\nu(s)\,h^{\ell+1}_\nu(s)\cdot\tilde g^{\ell+1}_\mu(t) \to S^{\ell+1}_{\nu\mu}(s,t)\,\psi^{\ell}_\nu(s)",
+        ))  # fmt: skip
     return steps
 
 
@@ -215,6 +261,7 @@ def definitions(eqs: DMFTEquations) -> list[tuple[str, str]]:
     for product in eqs.matrix_products if eqs.net.depth > 1 else ():
         matrix = "V" if product.matrix == "V" else "W(0)"
         rows.append((to_latex(product.gaussian), f"Gaussian part of {matrix}{'ᵀ' if product.transposed else ''} applied to its vector"))
+    rows += _learning_definitions(eqs)
     if eqs.coefficient("direct") != 0:
         rows.append((r"\xi^{\ell}", "direct feedback vector, standard normal, frozen"))
     rows += [
@@ -229,6 +276,20 @@ def definitions(eqs: DMFTEquations) -> list[tuple[str, str]]:
         if len(set(eqs.bound.path)) > 1:
             given = {k: v for k, v in vars(path).items() if v != 0}
             rows.append((rf"\ell = {layer}", "path coefficients " + ", ".join(f"{k} = {v}" for k, v in given.items())))
+    return rows
+
+
+def _learning_definitions(eqs: DMFTEquations) -> list[tuple[str, str]]:
+    """Fields of feedback weights that learn from what they carry."""
+    rows = []
+    if eqs.mirrors:
+        rows.append((r"\omega^{\ell}_\mu(t)", "what the feedback weights, used forward, make of the features below"))
+    if eqs.mirrors and eqs.net.sigma_b != 0:
+        rows.append((r"b^{\ell}", "initial bias, standard normal"))
+    if eqs.null != 0:
+        rows.append((r"\psi^{\ell}_\mu(t)", "what the feedback weights make of the preactivations above"))
+    if eqs.product != 0 or eqs.null != 0:
+        rows.append((r"h^{L+1},\ \tilde g^{L+1}", "at the readout h is a number, w·F/N up to scale, and g̃ = 1"))
     return rows
 
 

@@ -110,7 +110,9 @@ def derivation_latex(derivation: Derivation) -> str:
 
 
 def _list(steps: Iterable[Step], depth: int) -> str:
-    lines = [r"\begin{enumerate}"]
+    steps, lines = list(steps), [r"\begin{enumerate}"]
+    if depth == 2 and len(steps) > 26:  # more than there are letters
+        lines.append(r"\renewcommand{\theenumii}{\arabic{enumii}}")
     for step in steps:
         lines.append(rf"\item {text(step.reason)}")
         if step.equation is not None:
@@ -131,7 +133,7 @@ _UNICODE = {
     "→": r"$\to$", "≥": r"$\ge$", "≤": r"$\le$", "≠": r"$\ne$", "·": r"$\cdot$", "×": r"$\times$", "∘": r"$\circ$", "⟨": r"$\langle$", "⟩": r"$\rangle$",
     "−": r"$-$", "∫": r"$\int$", "π": r"$\pi$", "θ": r"$\theta$", "λ": r"$\lambda$", "κ": r"$\kappa$", "α": r"$\alpha$", "β": r"$\beta$", "∈": r"$\in$",
     "±": r"$\pm$", "½": r"$\tfrac12$", "…": r"\dots{}", "∏": r"$\prod$", "∑": r"$\sum$", "∼": r"$\sim$", "≈": r"$\approx$", "∝": r"$\propto$",
-    "⊗": r"$\otimes$",
+    "⊗": r"$\otimes$", "ϑ": r"$\vartheta$", "Â": r"$\hat A$", "B\u0302": r"$\hat B$", "D\u0302": r"$\hat D$", "Ê": r"$\hat E$",
     "–": "--", "—": "---", "τ": r"$\tau$", "ψ": r"$\psi$", "Ψ": r"$\Psi$", "ω": r"$\omega$", "ε": r"$\varepsilon$", "⊥": r"$\perp$", "⁻": r"$^{-}$",
     "<": "$<$", ">": "$>$", "χ": r"$\chi$", "∇": r"$\nabla$", "ᵗ": r"$^t$", "⟂": r"$\perp$", "Ξ": r"$\Xi$", "Λ": r"$\Lambda$", "\u0303": "", "\u0307": "",
 }  # fmt: skip

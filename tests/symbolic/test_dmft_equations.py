@@ -3,7 +3,29 @@
 import pytest
 import sympy as sp
 
-from derive import DFA, FA, GD, GLN, MLP, Delta, Feedback, Hebb, Rule, alpha, dmft_equations, dphi, h, lazy_kernel, phi, rho, sqrt, z
+from derive import (
+    DFA,
+    FA,
+    GD,
+    GLN,
+    MLP,
+    Delta,
+    Feedback,
+    Hebb,
+    Rule,
+    activation_alignment,
+    alpha,
+    dmft_equations,
+    dphi,
+    h,
+    information_alignment,
+    lazy_kernel,
+    phi,
+    rho,
+    sqrt,
+    weight_mirror,
+    z,
+)
 from derive import fields as F
 from derive.fields import ell, mu, nu, s, t
 
@@ -23,6 +45,28 @@ def test_which_responses_there_are():
         assert vanishing(rule) == {"A": True, "B_tilde": True, "A_r": True, "B": False}, rule.name
     assert vanishing(NO_SLOPE) == {"A": False, "B_tilde": True, "A_r": True, "B": False}
     assert vanishing(MIXTURE)["B_tilde"] is False
+
+
+def test_feedback_that_is_used_forward_meets_its_matrix_from_both_sides():
+    """AA: h reacts to what comes down through V, the field below sees ω through overlaps only; IA from B(0) ⊥ W(0) needs no response."""
+    assert vanishing(activation_alignment()) == {"A": True, "B_tilde": True, "A_r": True, "B": False, "A_V": False, "B_V": True}
+    assert vanishing(information_alignment()) == vanishing(weight_mirror())
+    correlated = vanishing(information_alignment(rho=rho))
+    assert not any(correlated[name] for name in ("A", "B_tilde", "D", "E"))
+    text = str(dmft_equations(activation_alignment(), MLP(3, "relu")).derivation())
+    assert "q → z̃ → g̃ → h → F(h)" in text and "p enters ω alone" in text
+
+
+def test_reconstruction_and_mirrored_features_are_equations():
+    ia, aa = (dmft_equations(rule, MLP(2, "tanh", sigma_b=0.5)).equations for rule in (information_alignment(), activation_alignment()))
+    assert {"reconstruction", "readout reconstruction", "S", "C", "covariance chi q"} <= set(ia) - set(aa)
+    assert {"mirrored features", "mirrored readout", "response A_V", "covariance p", "covariance u b"} <= set(aa) - set(ia)
+    for equations in (ia, aa):
+        known = {equation.lhs.func for equation in equations.values()} | {
+            each.func for e in equations.values() if isinstance(e.lhs, F.covariance_of) for each in e.lhs.args
+        }
+        used = {node.func for e in equations.values() for node in e.rhs.atoms(F.Field, F.Kernel, F.Signal)}
+        assert used <= known, used - known  # closed: nothing is used that is not given
 
 
 def test_one_hidden_layer_has_no_responses():

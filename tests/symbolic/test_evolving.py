@@ -9,6 +9,7 @@ from derive import (
     Evolution,
     EvolvingFeedback,
     Rule,
+    Training,
     activation_alignment,
     alpha,
     amp,
@@ -72,8 +73,7 @@ def test_a_composition_is_a_rule():
         (lambda: EvolvingFeedback(20 * decay), "decay=4"),
         (lambda: EvolvingFeedback(decay, rho=2), "rho=2 is not a correlation"),
         (lambda: EvolvingFeedback(0.5), "no composition of primitives"),
-        (lambda: dmft_equations(information_alignment(), MLP(2)), "learn from ψ h"),
-        (lambda: dmft_equations(activation_alignment(), MLP(2)), "learn from φ ω"),
+        (lambda: dmft_equations(EvolvingFeedback(null), MLP(2), Training(outputs=3)), "no output index"),
         (lambda: Evolution(null=h), "null=h contains a field"),
     ],
 )

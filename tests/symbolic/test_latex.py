@@ -6,7 +6,30 @@ import subprocess
 import pytest
 from pylatexenc.latexwalker import LatexWalker, LatexWalkerParseError
 
-from derive import DFA, FA, GD, GLN, MLP, Hebb, Symbol, Training, beta, dmft_equations, exp, lam, lazy_kernel, rho, symmetric_alignment, x
+from derive import (
+    DFA,
+    FA,
+    GD,
+    GLN,
+    MLP,
+    EvolvingFeedback,
+    Hebb,
+    Symbol,
+    Training,
+    amp,
+    beta,
+    decay,
+    dmft_equations,
+    exp,
+    lam,
+    lazy_kernel,
+    null,
+    rho,
+    self_feedback,
+    sparse,
+    symmetric_alignment,
+    x,
+)
 from derive.derivation import in_unicode
 
 SUBJECTS = {
@@ -19,6 +42,9 @@ SUBJECTS = {
         symmetric_alignment(), MLP(2, "tanh", sigma_b=0.5), Training("logistic", momentum=beta, weight_decay=lam, batches=True)
     ),
     "training_outputs": lambda: dmft_equations(FA(rho), MLP(3, "relu"), Training("cross-entropy", outputs=Symbol("C"))),
+    "learning_feedback": lambda: dmft_equations(
+        EvolvingFeedback(decay + self_feedback + amp + sparse + null, rho=rho), MLP(3, "tanh", sigma_b=0.5), Training(weight_decay=lam, batches=True)
+    ),
     "loss": lambda: Training("cross-entropy", outputs=2).loss,
     **{
         f"equations_{rule.name.split('(')[0]}": (lambda rule=rule: dmft_equations(rule, MLP(3, "relu")))
@@ -37,7 +63,10 @@ def test_documents_parse(name):
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed; test_documents_parse still checks the sources")
-@pytest.mark.parametrize("name", ["fa_relu_2", "gd_gelu_1", "fa_tanh_bias", "equations_FA", "equations_GLN", "training_all", "training_outputs", "loss"])
+@pytest.mark.parametrize(
+    "name",
+    ["fa_relu_2", "gd_gelu_1", "fa_tanh_bias", "equations_FA", "equations_GLN", "training_all", "training_outputs", "learning_feedback", "loss"],
+)
 def test_documents_compile_without_errors(name, tmp_path):
     (tmp_path / "document.tex").write_text(SUBJECTS[name]().document())
     done = subprocess.run(
