@@ -45,7 +45,7 @@ class Case:
     net: MLP
 
 
-def _data(P: int, D: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def data(P: int, D: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Standard normal inputs and random signs."""
     random = np.random.default_rng(seed)
     return random.normal(size=(P, D)), np.sign(random.normal(size=P))
@@ -54,18 +54,18 @@ def _data(P: int, D: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def problem_d() -> Case:
     """Problem D: deep, smooth, short."""
     net = MLP(depth=3, activation=sp.tanh(sp.Rational(4, 5) * x) / sp.Rational(4, 5))
-    return Case("D", "L=3, tanh(0.8h)/0.8, P=5, T=30, eta=0.1, gamma0=1", Problem(*_data(5, 25, 0), 1.0, 0.1, 30), GD(), net)
+    return Case("D", "L=3, tanh(0.8h)/0.8, P=5, T=30, eta=0.1, gamma0=1", Problem(*data(5, 25, 0), 1.0, 0.1, 30), GD(), net)
 
 
 def problem_w(gamma0: float = 1.0) -> Case:
     """Problem W: a two-layer ReLU network, long."""
-    p = Problem(*_data(10, 25, 1), gamma0, 0.1, 100)
+    p = Problem(*data(10, 25, 1), gamma0, 0.1, 100)
     return Case(f"W{gamma0:g}", f"L=1, ReLU, P=10, T=100, eta=0.1, gamma0={gamma0:g}", p, GD(), MLP(depth=1, activation="relu"))
 
 
 def accuracy_problem(rule: str = "GD", activation: str = "tanh") -> Case:
     """The problem on which errors of all rules are measured."""
-    p = Problem(*_data(4, 20, 2), 1.5, 0.3, 20)
+    p = Problem(*data(4, 20, 2), 1.5, 0.3, 20)
     about = f"{rule}, L=3, {activation}, P=4, T=20, eta=0.3, gamma0=1.5"
     return Case(f"{activation}_{rule}", about, p, RULES[rule], MLP(depth=3, activation=activation))
 

@@ -22,6 +22,7 @@ from .admissible import check
 from .errors import BadInput
 from .evolution import Evolution
 from .network import MLP
+from .piecewise import steps_form
 from .symbols import Delta, ddphi, dphi, h, m, phi, z
 
 if TYPE_CHECKING:
@@ -221,6 +222,18 @@ class BoundRule:
     def parameters(self) -> tuple[sp.Symbol, ...]:
         """Free symbols of rule and network, sorted by name."""
         return tuple(sorted({*self.rule.parameters, *self.net.parameters}, key=str))
+
+    @property
+    def linear_given_gates(self) -> bool:
+        """Whether gates alone make fields nonlinear: F = f(m) h and g̃ = g, so that all fields are Gaussian once the gates are known."""
+        linear = not self.slope.has(h) and sp.expand(self.forward - self.slope * h) == 0
+        return self.rule.uses_gates and self.rule.propagates_gradient and linear
+
+    @property
+    def sign_gates(self) -> bool:
+        """Whether they do, and f(m) depends on the sign of m only."""
+        kink = sp.Dummy()
+        return self.linear_given_gates and not steps_form(self.slope, m).xreplace({sp.Heaviside(m): kink}).has(m)
 
     def source(self) -> str:
         """A readable Python module with the rule's single-site functions in JAX, for solvers and finite networks."""

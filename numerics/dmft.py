@@ -5,7 +5,7 @@ Sampling is one causal pass a replica (`causal.py`); here are the arguments, the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
@@ -28,7 +28,7 @@ from .sharding import Placement
 from .snapshots import collect, times_of
 from .solution import Solution, assemble, raise_failure
 
-METHODS = ("auto", "exact", "sampling")
+METHODS = ("auto", "exact", "conditional", "sampling")
 # T P above which "auto" does not take the exact solver, whose cost grows with its cube.
 EXACT_LIMIT = 1000
 # T P, and bytes of all replicas, above which fields are kept by their coefficients on a basis and no longer as they are.
@@ -71,17 +71,21 @@ def solve_dmft(
         replicas: independent repetitions; every standard error is taken over them (NaN for one replica).
         seed: of all random numbers.
         parameters: values of symbolic parameters of rule and network, by name.
-        method: "exact" (linear units and rules, one output, no weight decay; no samples, double precision), "sampling", or "auto": exact where
-            that applies and T P is at most 1000. `settings["method"]` tells which it was.
+        method: "exact" (no samples, double precision: linear units and rules, one output, no weight decay; or gated linear networks with few
+            enough patterns of gates to sum over them), "conditional" (gated linear networks: only gates are drawn, `samples` of them, and
+            what is Gaussian given the gates is integrated; docs/gated.md), "sampling", or "auto": exact where that applies, for linear units
+            up to T P = 1000. `settings["method"]` tells which it was.
         sampling: "sobol", "moments" or "plain".
         tol: wanted standard error of the loss, relative to the loss at t = 0, at all times: the number of samples is doubled until it
             is met. `stats["status"]` tells whether it was.
         max_samples: no more samples than these.
-        rank_tol: energy of a new direction, relative to the field's, below which it is not followed. Default 1e-7 (float32: 1e-5).
+        rank_tol: energy of a new direction, relative to the field's, below which it is not followed. Default 1e-7 (float32: 1e-5; exact 1e-14;
+            conditional 1e-6) times min(1, γ0²), but not below what rounding leaves: take float64 for γ0 below 0.3, in float32 features of that
+            size are lost.
         two_time: False drops the kernels of φ(h^L) and g¹ between different times. They are the only ones that cost anything: fields
             at all times (4 R S T P bytes each, up to 1 GiB in all and T P ≤ 1024), beyond that a basis each (8 S r bytes).
         snapshots: times at which the fields of all samples are kept, 2 L R S P numbers each: `solution.snapshots[t].h[l]`. The exact
-            method has no samples, so that "auto" then samples linear units too.
+            and conditional methods draw no fields, so that "auto" then samples linear units and gated networks too.
         dtype: "float64" or "float32"; by default float32 on a GPU, elsewhere float64 where JAX has it enabled.
         capacity: directions to set room aside for at first; it doubles when needed (and compiles again).
         chunk: steps between returns to Python (for progress); the result does not depend on it.
@@ -92,7 +96,7 @@ def solve_dmft(
         progress: show a bar.
         checkpoint: file to which the whole state goes every `every` steps and after each replica. If it is there, the run goes on from it
             and gives the same bits as an uninterrupted one. It stays at the end, so that nothing is lost before the solution is saved.
-            The exact method, which takes seconds, writes none.
+            The exact and conditional methods, which take seconds, write none.
         every: steps between checkpoints; by default a twentieth of all.
         devices: devices that share the samples, or how many of the local ones; by default all of them.
 
@@ -118,11 +122,21 @@ def solve_dmft(
     bound, values = dynamics(rule, net, parameters)
     kind = real_type(dtype)
     refuse_outputs(p, bound)
-    tolerance = _rank_tolerance(rank_tol, kind)
     innovations = Innovations(samples, seed, 0, sampling)
     times = times_of(snapshots, p.steps)
-    if times and method == "exact":
-        raise ValueError(f"snapshots={times} of method='exact': it has no samples, its fields are Gaussian; give method='sampling'")
+    if times and method in ("exact", "conditional"):
+        raise ValueError(f"snapshots={times} of method={method!r}: it draws no fields, they are Gaussian; give method='sampling'")
+    if method == "conditional" and not bound.linear_given_gates:
+        raise ValueError(f"method='conditional' of {bound.name}: its fields are not Gaussian given frozen gates; give method='sampling'")
+    if bound.linear_given_gates and not times and method != "sampling":
+        from .conditional import Conditional
+
+        given = Conditional(p, rule, net, bound, values, rank_tol, responses, two_time, throw, progress)
+        if method == "conditional":
+            return given.drawn(innovations, replicas, tol, max_samples)
+        if (solution := given.exact(required=method == "exact")) is not None:
+            return solution
+    tolerance = _rank_tolerance(rank_tol, kind, p.gamma0)
     applies = not times and not p.weight_decay and p.outputs == 1 and p.steps * p.P <= EXACT_LIMIT
     if method == "exact" or (method == "auto" and applies and _closes_on_covariances(rule, net, bound)):
         return _exact(p, rule, net, bound, parameters, responses, throw)
@@ -164,10 +178,11 @@ def real_type(dtype: Any) -> jnp.dtype:
     return kind
 
 
-def _rank_tolerance(rank_tol: float | None, kind: jnp.dtype) -> float:
+def _rank_tolerance(rank_tol: float | None, kind: jnp.dtype, gamma0: float) -> float:
+    """The tolerance asked for, or the usual one. Features move by γ0, and outputs are that movement over γ0: energies count by γ0²."""
     floor = 50 * float(jnp.finfo(kind).eps)
     if rank_tol is None:
-        return 1e-7 if kind == jnp.dtype("float64") else 1e-5
+        return max((1e-7 if kind == jnp.dtype("float64") else 1e-5) * min(1.0, gamma0**2), floor)
     if not floor <= rank_tol < 1:
         raise ValueError(f"rank_tol={rank_tol!r} cannot be a relative energy in {kind}: give {floor:.0e} <= rank_tol < 1")
     return float(rank_tol)
@@ -213,18 +228,35 @@ def _sample(
     plan: Plan, innovations: Innovations, settings, two_time: bool, max_samples: int, throw: bool, progress: bool, keeper: Keeper
 ) -> Solution:
     """Replicas at one number of samples; with `tol` at more and more of them."""
-    tol, replicas, reached = settings["tol"], settings["replicas"], ""
-    while True:
+    replicas = settings["replicas"]
+
+    def solve(innovations: Innovations, reached: str) -> Solution:
         S = innovations.samples
         sized = _with_record(plan, S * replicas, two_time)
         seconds = Seconds()
         with Progress(progress, f"{plan.rule.name}, S = {S}{reached}", replicas * plan.problem.steps) as bar:
             runs = [run(sized, replace(innovations, replica=replica), bar, seconds, keeper) for replica in range(replicas)]
-        solution = solution_of(plan.problem, plan.rule, plan.values, runs, {**settings, "samples": S}, throw, seconds.parts)
+        return solution_of(plan.problem, plan.rule, plan.values, runs, {**settings, "samples": S}, throw, seconds.parts)
+
+    return refined(solve, innovations, settings["tol"], max_samples)
+
+
+def refined(solve: Callable[[Innovations, str], Solution], innovations: Innovations, tol: float | None, max_samples: int) -> Solution:
+    """A solution at one number of samples; with `tol` at more and more of them.
+
+    Args:
+        solve: the solution with some innovations; its second argument tells a progress bar what was reached before.
+        innovations: to begin with.
+        tol, max_samples: as in `solve_dmft`.
+    """
+    reached = ""
+    while True:
+        S, solution = innovations.samples, solve(innovations, reached)
         error = loss_error(solution)
-        met = tol is None or error <= tol
-        if met or solution.status != "ok" or max_samples < 2 * S:
-            return solution if met or solution.status != "ok" else _with_status(solution, "sample limit reached")
+        if tol is None or error <= tol or solution.status != "ok":
+            return solution
+        if max_samples < 2 * S:
+            return _with_status(solution, "sample limit reached")
         innovations, reached = replace(innovations, samples=_more(S, error / tol, max_samples)), f" (error {error:.1e}, wanted {tol:.1e})"
 
 
@@ -302,7 +334,7 @@ def solution_of(
     ranks = {f"rank_{side}": [each["ranks"][side] for each in runs] for side in ("forward", "backward")}
     largest = max((size for groups in ranks.values() for sizes in groups for size in sizes), default=0)
     stats = {
-        "status": "rank capacity reached" if largest >= settings["samples"] else "converged",
+        "status": "rank capacity reached" if settings["method"] == "sampling" and largest >= settings["samples"] else "converged",
         **ranks,
         "dropped_energy": max(each["dropped"] for each in runs),
         "gram_error": max(each["gram_error"] for each in runs),

@@ -49,6 +49,16 @@ class Dynamics:
         return self.module.USES_GATES
 
     @property
+    def linear_given_gates(self) -> bool:
+        """Whether F = f(m) h and g̃ = g: given the gates every field is Gaussian."""
+        return getattr(self.module, "LINEAR_GIVEN_GATES", False)
+
+    @property
+    def sign_gates(self) -> bool:
+        """Whether, besides, f depends on the signs of the gates only."""
+        return getattr(self.module, "SIGN_GATES", False)
+
+    @property
     def gradient(self) -> bool:
         """Whether g̃ = g identically."""
         return self.module.PROPAGATES_GRADIENT

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from .basis import Basis, pad, wide
 from .dynamics import Dynamics
@@ -69,7 +70,7 @@ class Layout:
         fields = 1 if rule.gradient else 2 + rule.learns_outer_products + rule.reconstructs
         independent = tuple(rule.uses(l, "independent") for l in hidden)
         return Layout(
-            rule.depth, p.outputs, _coordinates(p)[0].shape[1], p.P * p.outputs * fields, p.P * (2 if rule.reconstructs else 1), rule.gated,
+            rule.depth, p.outputs, coordinates(p)[0].shape[1], p.P * p.outputs * fields, p.P * (2 if rule.reconstructs else 1), rule.gated,
             independent, tuple(rule.feeds_back(l) for l in hidden), tuple(_wanted(rule, l) for l in hidden), responses,
             tuple(rule.mirrors and each for each in independent), adjoint, spans,
         )  # fmt: skip
@@ -119,7 +120,7 @@ def start(p: Problem, rule: Dynamics, innovations: Innovations, layout: Layout, 
     basis = lambda capacity: Basis.empty(capacity, samples, kind)
     back = lambda: jnp.zeros((p.P * p.outputs, room.backward), wide())
     span = lambda: BackwardSpan(basis(room.backward), back(), back(), tolerance(), rule.gradient)
-    coordinates = put(_coordinates(p)[0])
+    C = put(coordinates(p)[0])
     hidden = [_hidden(l, p.P, layout, rule, basis(room.forward), span()) for l in range(rule.depth - 1)]
     readout = LazyReadout(
         vectors["readout"], vectors["readout"] + 0, vectors["feedback"] if rule.uses(rule.depth, "independent") else None,
@@ -127,11 +128,11 @@ def start(p: Problem, rule: Dynamics, innovations: Innovations, layout: Layout, 
     )  # fmt: skip
     L = rule.depth
     state = State(
-        matrices=(LazyInput(coordinates, vectors["inputs"], span() if layout.spans else None), *hidden, readout),
+        matrices=(LazyInput(C, vectors["inputs"], span() if layout.spans else None), *hidden, readout),
         biases=tuple(vectors["biases"][l : l + 1] for l in range(L)) if rule.biased else (),
         readout_bias=jnp.zeros(p.y.shape[1:], kind),
         direct=tuple(vectors["direct"][l * p.outputs : (l + 1) * p.outputs] if rule.uses(l + 1, "direct") else None for l in range(L)),
-        gates=tuple(coordinates @ _gate_axes(vectors, layout, l) for l in range(L)) if rule.gated else (),
+        gates=tuple(C @ _gate_axes(vectors, layout, l) for l in range(L)) if rule.gated else (),
         f0=jnp.zeros(p.y.shape, kind),
         t=jnp.zeros((), jnp.int32),
     )
@@ -193,7 +194,7 @@ def _wanted(rule: Dynamics, l: int) -> tuple[str, ...]:
     return ("true", *used)
 
 
-def _coordinates(p: Problem) -> tuple[np.ndarray, np.ndarray]:
+def coordinates(p: Problem) -> tuple[np.ndarray, np.ndarray]:
     """C with C Cᵀ = K^x, and the map from inner products with the inputs to coordinates."""
     values, axes = np.linalg.eigh(p.Kx)
     # directions below round-off of the largest are not there
@@ -202,6 +203,13 @@ def _coordinates(p: Problem) -> tuple[np.ndarray, np.ndarray]:
     # signs must not depend on the order of examples
     axes = axes * np.where(np.take_along_axis(axes, np.argmax(np.abs(axes), axis=0)[None], axis=0) < 0, -1.0, 1.0)
     return axes * np.sqrt(values), axes / np.sqrt(values)
+
+
+def outside(p: Problem) -> tuple[Float[np.ndarray, "K r0"], Float[np.ndarray, "K"]]:
+    """Test inputs: coordinates on the span of the training inputs, and the norm of what lies beyond it."""
+    assert p.X_test is not None
+    inside = (p.X_test @ p.X.T / p.D) @ coordinates(p)[1]
+    return inside, np.sqrt(np.maximum(np.sum(p.X_test**2, axis=1) / p.D - np.sum(inside**2, axis=1), 0.0))
 
 
 def _gate_axes(vectors, layout: Layout, l: int):
@@ -213,11 +221,7 @@ def _probe(p: Problem, rule: Dynamics, layout: Layout, vectors, put) -> Probe:
 
     All test points share one innovation a layer: only their joint law with the training history matters, not that among themselves.
     """
-    assert p.X_test is not None
-    onto = _coordinates(p)[1]
-    inside = (p.X_test @ p.X.T / p.D) @ onto
-    beyond = np.sqrt(np.maximum(np.sum(p.X_test**2, axis=1) / p.D - np.sum(inside**2, axis=1), 0.0))
-    inside, beyond = put(inside), put(beyond)
+    inside, beyond = map(put, outside(p))
     gate = lambda l: inside @ _gate_axes(vectors, layout, l) + beyond[:, None] * vectors["test_gates"][l]
     return Probe(
         inputs=(inside, beyond, vectors["test"][0]),

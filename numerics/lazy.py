@@ -81,7 +81,7 @@ def _order_parameters(
 ) -> dict[str, list[Kernel]]:
     """Kernels of the layers 1…L: constant, but where feedback weights learn or g̃ contains the error signal."""
     needed = {name: value for name, value in values.items() if name in module.PARAMETERS}
-    found = [jax.tree.map(lambda array: np.asarray(array, dtype=float), _at_start(jnp.asarray(p.X), {**needed, **now}, module)) for now in times]
+    found = [jax.tree.map(lambda array: np.asarray(array, dtype=float), at_start(jnp.asarray(p.X), {**needed, **now}, module)) for now in times]
     scaled = module.SCALES_WITH_ERROR
     shaped = lambda name, kernel: kernel if name == "Phi" or (name == "H" and scaled) else _for_outputs(p, kernel)
     layers = {name: [_over_time([shaped(name, at[name][l]) for at in found], p.steps) for l in range(len(found[0][name]))] for name in found[0]}
@@ -95,7 +95,7 @@ def _order_parameters(
 
 
 @partial(jax.jit, static_argnames="module")
-def _at_start(X: Float[Array, "P D"], parameters: dict[str, float], module: ModuleType) -> dict[str, tuple[Float[Array, "P P"], ...]]:
+def at_start(X: Float[Array, "P D"], parameters: dict[str, float], module: ModuleType) -> dict[str, tuple[Float[Array, "P P"], ...]]:
     """The order parameters of all layers at initialisation, by name."""
     entries, P = safe.gram(X), len(X)
     pairs, single = module.layers_pairs(*entries, **parameters), module.layers_diagonal(entries[0], **parameters)

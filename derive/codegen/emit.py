@@ -202,6 +202,8 @@ def _constants(bound: BoundRule, keywords: Sequence[str]) -> str:
         f"PARAMETERS = {_tuple(map(_quoted, keywords))}",
         f"USES_GATES = {bound.rule.uses_gates}",
         f"PROPAGATES_GRADIENT = {bound.rule.propagates_gradient}",
+        *(["LINEAR_GIVEN_GATES = True"] if bound.linear_given_gates else []),
+        *(["SIGN_GATES = True"] if bound.sign_gates else []),
         f"EVOLVES = {evolution is not None}",
         f"LEARNS_OUTER_PRODUCTS = {evolution is not None and evolution.outer != 0}",
         *(["MIRRORS = True"] if evolution is not None and evolution.mirrors else []),

@@ -56,6 +56,17 @@ def test_result_does_not_depend_on_capacity(solution):
     np.testing.assert_allclose(small.Phi[2].dense(), solution.Phi[2].dense(), atol=1e-8)
 
 
+def test_features_that_hardly_move_are_followed():
+    """Features move by γ0 and outputs are that movement over γ0: at a tolerance that does not know γ0 layer 1 would not learn."""
+    p = problem(gamma0=1e-4)
+    lazy = solve_lazy(p, GD(), NET).f
+    error = lambda sol: np.max(np.abs(sol.f - lazy))
+    usual = solve(p, GD(), samples=1024, replicas=4)
+    # finite S: a few standard errors, and a bias of a percent
+    assert error(usual) < 5 * np.max(usual.f_se) + 0.01
+    assert error(solve(p, GD(), samples=1024, replicas=4, rank_tol=1e-7)) > 0.1
+
+
 def test_nothing_at_a_time_needs_anything_later(solution):
     short = solve(problem(5))
     np.testing.assert_allclose(short.f, solution.f[:5], atol=1e-10)

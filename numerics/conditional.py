@@ -1,0 +1,107 @@
+"""Gated linear networks in the rich regime: which gates to average over, and what comes out as a solution.
+
+The pass itself is in `given_gates.py`, gates and their weights in `gates.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+from .dmft import refined, solution_of
+from .dynamics import Dynamics
+from .gates import MOST_EXAMPLES, Gates, all_patterns, drawn, second_moments
+from .given_gates import run
+from .problem import Problem
+from .progress import Progress
+from .sampling import Innovations
+from .solution import Solution
+
+# Relative energy of directions that are not followed, at γ0 = 1: far below what drawn gates resolve; without them, what rounding leaves.
+EXACT_TOL, DRAWN_TOL = 1e-14, 1e-6
+# Relative energy of what double precision keeps of a field that is projected twice.
+FLOOR = 1e-26
+
+
+@dataclass(frozen=True)
+class Conditional:
+    """A problem whose fields are Gaussian given the gates, and how to solve it; the arguments of `solve_dmft`."""
+
+    p: Problem
+    rule: Any
+    net: Any
+    bound: Dynamics
+    values: dict[str, float]
+    rank_tol: float | None
+    responses: bool
+    two_time: bool
+    throw: bool
+    progress: bool
+
+    def exact(self, required: bool) -> Solution | None:
+        """The sum over all patterns of gates; without standard error.
+
+        Raises:
+            ValueError: there are too many of them, though this method is `required`; otherwise None.
+        """
+        began = perf_counter()
+        gates = all_patterns(self.p, self.bound, self.values)
+        if gates is None:
+            if required:
+                raise ValueError(self._too_many())
+            return None
+        tol = self._tolerance(EXACT_TOL)
+        spent = {"sampling": perf_counter() - began}
+        with Progress(self.progress, f"{self.bound.name}, {len(gates.weights)} patterns of gates", self.p.steps) as bar:
+            found = self._run([gates] * self.bound.depth, tol, bar)
+        settings = {"method": "exact", "patterns": len(gates.weights), "rank_tol": tol, "responses": self.responses}
+        # two replicas that agree: standard errors are zero
+        return self._solution([found, found], settings, {**spent, "run": perf_counter() - began - spent["sampling"]})
+
+    def _too_many(self) -> str:
+        bound = self.bound
+        if not bound.sign_gates:
+            return f"method='exact' of {bound.name}: its gates take more than two values, their patterns cannot be counted; give method='conditional'"
+        if self.p.P > MOST_EXAMPLES:
+            return f"method='exact' with P={self.p.P}: 2^{self.p.P} patterns of gates are too many (up to P={MOST_EXAMPLES}); give method='conditional'"
+        return "method='exact': probabilities of patterns of gates do not converge for inputs of such low rank; give method='conditional'"
+
+    def drawn(self, innovations: Innovations, replicas: int, tol: float | None, max_samples: int) -> Solution:
+        """Averages over drawn gates, with standard errors over replicas."""
+        rank_tol = self._tolerance(DRAWN_TOL)
+        second = second_moments(self.p, self.rule, self.net, self.bound, self.values)
+        settings = {
+            "method": "conditional", "replicas": replicas, "seed": innovations.seed, "sampling": innovations.kind, "tol": tol, "rank_tol": rank_tol,
+            "responses": self.responses,
+        }  # fmt: skip
+
+        def solve(innovations: Innovations, reached: str) -> Solution:
+            S, seconds, runs, calibrated = innovations.samples, {"sampling": 0.0, "run": 0.0}, [], True
+            with Progress(self.progress, f"{self.bound.name}, {S} patterns of gates{reached}", replicas * self.p.steps) as bar:
+                for replica in range(replicas):
+                    began = perf_counter()
+                    own = replace(innovations, replica=replica)
+                    gates = [drawn(self.p, self.bound, self.values, own, l, second) for l in range(self.bound.depth)]
+                    calibrated = calibrated and all(layer.calibrated for layer in gates)
+                    now = perf_counter()
+                    runs.append(self._run(gates, rank_tol, bar))
+                    seconds["sampling"] += now - began
+                    seconds["run"] += perf_counter() - now
+            return self._solution(runs, {**settings, "samples": S, "calibrated": calibrated}, seconds)
+
+        return refined(solve, innovations, tol, max_samples)
+
+    def _tolerance(self, usual: float) -> float:
+        """Features move by γ0, energies by γ0², and outputs are what that movement makes, over γ0: tolerances must follow."""
+        if self.rank_tol is None:
+            return max(usual * min(1.0, self.p.gamma0**2), FLOOR)
+        if not FLOOR <= self.rank_tol < 1:
+            raise ValueError(f"rank_tol={self.rank_tol!r} cannot be a relative energy in double precision: give {FLOOR:.0e} <= rank_tol < 1")
+        return float(self.rank_tol)
+
+    def _run(self, gates: list[Gates], tol: float, bar: Progress) -> dict[str, Any]:
+        return run(self.p, self.bound, self.values, gates, tol, self.responses, self.two_time, bar)
+
+    def _solution(self, runs: list[dict[str, Any]], settings: dict[str, Any], seconds: dict[str, float]) -> Solution:
+        return solution_of(self.p, self.bound, self.values, runs, settings, self.throw, seconds)
