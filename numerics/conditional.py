@@ -11,7 +11,7 @@ from typing import Any
 
 from .dmft import refined, solution_of
 from .dynamics import Dynamics
-from .gates import MOST_EXAMPLES, Gates, all_patterns, drawn, second_moments
+from .gates import MOST_EXAMPLES, Gates, all_patterns, drawn, enough, second_moments
 from .given_gates import run
 from .problem import Problem
 from .progress import Progress
@@ -66,6 +66,10 @@ class Conditional:
         if self.p.P > MOST_EXAMPLES:
             return f"method='exact' with P={self.p.P}: 2^{self.p.P} patterns of gates are too many (up to P={MOST_EXAMPLES}); give method='conditional'"
         return "method='exact': probabilities of patterns of gates do not converge for inputs of such low rank; give method='conditional'"
+
+    def weights_can_be_found(self, samples: int) -> bool:
+        """Whether so many gates are enough, with a margin, to make their second moments exact, without which drawing the gates alone does not pay."""
+        return samples >= 2 * enough(self.p.P)
 
     def drawn(self, innovations: Innovations, replicas: int, tol: float | None, max_samples: int) -> Solution:
         """Averages over drawn gates, with standard errors over replicas."""

@@ -77,8 +77,8 @@ def all_patterns(p: Problem, rule: Dynamics, values: dict[str, float]) -> Gates 
 def _mean_sign(p: Problem, x: Float[np.ndarray, "D"], within: float) -> Float[np.ndarray, "N"] | None:
     """E[sgn m(x); pattern] for all patterns."""
     joint = np.concatenate([p.X, x[None]])
-    found = even_products(joint @ joint.T / p.D, within)
-    return None if found is None else walsh(found[0][2**p.P :]) / 2**p.P
+    found = even_products(joint @ joint.T / p.D, within, with_last=True)
+    return None if found is None else walsh(found[0]) / 2**p.P
 
 
 def drawn(p: Problem, rule: Dynamics, values: dict[str, float], innovations: Innovations, layer: int, second: np.ndarray | None) -> Gates:
@@ -102,6 +102,11 @@ def drawn(p: Problem, rule: Dynamics, values: dict[str, float], innovations: Inn
     return Gates(found, test, np.full(S, 1 / S) if weights is None else weights, weights is not None)
 
 
+def enough(P: int) -> int:
+    """Samples for which weights are looked for: two for each of the second moments."""
+    return P * (P + 1)
+
+
 def reweighted(values: Float[np.ndarray, "P S"], second: Float[np.ndarray, "P P"]) -> Float[np.ndarray, "S"] | None:
     """Weights nearest to equal ones (in relative entropy) with Σ_i w_i values_μi values_νi = second_μν and Σ w = 1.
 
@@ -113,17 +118,18 @@ def reweighted(values: Float[np.ndarray, "P S"], second: Float[np.ndarray, "P P"
     pairs = np.triu_indices(len(values))
     target = second[pairs]
     F = (values[pairs[0]] * values[pairs[1]] - target[:, None]) / np.maximum(np.abs(target), 1e-3)[:, None]
-    if values.shape[1] < 2 * len(F):
+    if values.shape[1] < enough(len(values)):
         return None
     at, log, weights = np.zeros(len(F)), 0.0, np.full(F.shape[1], 1 / F.shape[1])
     for _ in range(50):
         gradient = F @ weights
-        if np.max(np.abs(gradient)) < 1e-12:
+        if np.max(np.abs(gradient)) < 1e-10:
             return weights
         hessian = (F * weights) @ F.T - np.outer(gradient, gradient)
         step = -np.linalg.lstsq(hessian, gradient, rcond=1e-12)[0]
-        size = 1.0
-        while (trial := _tilted(F, at + size * step))[0] > log + 1e-4 * size * float(gradient @ step) and size > 1e-6:
+        descent, size = float(gradient @ step), 1.0
+        # near the minimum log is known to its round-off only
+        while (trial := _tilted(F, at + size * step))[0] > log + 1e-4 * size * descent + 1e-14 and size > 1e-6:
             size /= 2
         at, (log, weights) = at + size * step, trial
     return None

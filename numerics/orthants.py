@@ -24,7 +24,7 @@ ENOUGH = 1e-9
 # Conditional variances below are round-off.
 NOTHING = 1e-13
 # Arcsines that one call may cost: seconds.
-BUDGET = 3e7
+BUDGET = 6e7
 
 
 def sign_products(C: Float[np.ndarray, "B n n"], nodes: int) -> Float[np.ndarray, "B"]:
@@ -79,12 +79,15 @@ def cost(n: int, nodes: int) -> float:
     return float(np.prod(np.arange(1, n, 2, dtype=float)) * nodes ** max(n // 2 - 1, 0))
 
 
-def even_products(C: Float[np.ndarray, "P P"], within: float = BUDGET) -> tuple[Float[np.ndarray, "A"], float] | None:
+def even_products(
+    C: Float[np.ndarray, "P P"], within: float = BUDGET, with_last: bool = False
+) -> tuple[Float[np.ndarray, "A"], float] | None:
     """E[Π_{i ∈ A} sgn x_i] for all subsets A, numbered by their bits.
 
     Args:
         C: covariance.
         within: arcsines that may be computed.
+        with_last: only subsets with the last variable, numbered by the bits of the others.
 
     Returns:
         The products and the largest change with the last increase of the number of nodes; None where it costs too much or does not
@@ -93,20 +96,21 @@ def even_products(C: Float[np.ndarray, "P P"], within: float = BUDGET) -> tuple[
     P = len(C)
     if np.min(np.diag(C)) <= 0:
         return None
-    sizes = range(2, P + 1, 2)
+    subsets = [np.array(list(combinations(range(P), size))) for size in range(2, P + 1, 2)]
+    if with_last:
+        subsets = [some[some[:, -1] == P - 1] for some in subsets]
     before, spent = None, 0.0
     for nodes in NODES:
-        spent += sum(len(list(combinations(range(P), size))) * cost(size, nodes) for size in sizes)
+        spent += sum(len(some) * cost(some.shape[1], nodes) for some in subsets)
         if spent > within:
             return None
         found = np.zeros(2**P)
         found[0] = 1.0
-        for size in sizes:
-            subsets = np.array(list(combinations(range(P), size)))
-            found[np.sum(2**subsets, axis=1)] = sign_products(C[subsets[:, :, None], subsets[:, None, :]], nodes)
+        for some in subsets:
+            found[np.sum(2**some, axis=1)] = sign_products(C[some[:, :, None], some[:, None, :]], nodes)
         change = np.inf if before is None else float(np.max(np.abs(found - before)))
         if P <= 3 or change < ENOUGH:
-            return found, 0.0 if P <= 3 else change
+            return found[2 ** (P - 1) :] if with_last else found, 0.0 if P <= 3 else change
         before = found
     return None
 
