@@ -57,7 +57,7 @@ from .alignment import AlignmentTheory, alignment_theory
 from .conservation import ConservationLaws, conservation_laws
 from .conservation_infinite import InfiniteWidthLaw, at_infinite_width
 from .cotraining import BatchNoise, CoTraining
-from .deep_linear import DeepLinear, deep_linear
+from .deep_linear import DeepLinear, deep_linear, gradient_alignment_bound, label_noise
 from .derivation import Derivation, Step
 from .dmft import DMFTEquations, dmft_equations
 from .errors import BadInput, DeriveError, NoClosedForm

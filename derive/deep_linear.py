@@ -23,6 +23,8 @@ tau = sp.Symbol("tau", nonnegative=True)
 rate = sp.Symbol("eta", positive=True)
 P = sp.Symbol("P", positive=True)  # stands for S Sᵀ, S = ⟨y xᵀ⟩: only powers of it occur
 alpha, beta = sp.symbols("alpha beta", positive=True)
+p = sp.Symbol("p", nonnegative=True)  # share of labels that are replaced
+kappa_M = sp.Symbol("kappa", positive=True)
 
 
 @dataclass(frozen=True)
@@ -190,4 +192,37 @@ def alignment_of_targets() -> sp.Expr:
     return sp.simplify(covariance.trace() / (sp.sqrt(2) * sp.sqrt(sp.expand((covariance * covariance.T).trace()))))
 
 
-__all__ = ["DeepLinear", "alignment_of_targets", "deep_linear"]
+def label_noise(classes: sp.Expr = C) -> tuple[sp.Expr, sp.Expr]:
+    """Covariance of one-hot targets around their mean when each label is replaced by a uniform class with probability p, all classes alike.
+
+    Given its class, a target has mean m = (1 − p) e_c + p/C and covariance diag(m) − m mᵀ, which is averaged over c. For inputs of mean 0, n of
+    them, corrupted labels make P = S Sᵀ, on average, (1 − p)² P + (⟨|x|²⟩/n) × this covariance: what is learnt first is weaker and more
+    isotropic.
+
+    Args:
+        classes: C.
+
+    Returns:
+        Diagonal and other entries.
+    """
+    other = p / classes
+    own = 1 - p + other
+    # of C classes the given one is this, another, or (off the diagonal) neither of both
+    diagonal = (own * (1 - own) + (classes - 1) * other * (1 - other)) / classes
+    mixed = -(2 * own * other + (classes - 2) * other**2) / classes
+    return sp.factor(diagonal), sp.factor(mixed)
+
+
+def gradient_alignment_bound() -> sp.Expr:
+    """The smallest cosine of M e and e over all e, M symmetric and positive with condition number κ.
+
+    With orthonormal feedback backpropagation's error is F_l M e, M = A_{l+1}ᵀ ⋯ A_Lᵀ, and DFA's is F_l e. The worst e lies in the plane of the
+    extreme eigenvectors, with squared shares s and 1 − s; s is found where the cosine is stationary.
+    """
+    share = sp.Symbol("s", positive=True)
+    cosine = (share + kappa_M * (1 - share)) / sp.sqrt(share + kappa_M**2 * (1 - share))
+    (worst,) = sp.solve(sp.numer(sp.together(sp.diff(cosine, share))), share)
+    return sp.sqrt(sp.factor(sp.simplify(cosine.subs(share, worst) ** 2)))
+
+
+__all__ = ["DeepLinear", "alignment_of_targets", "deep_linear", "gradient_alignment_bound", "label_noise"]

@@ -38,6 +38,13 @@ class DeepLinearSolution:
         left, right = [*self.F, top], [np.eye(self.A[0].shape[2]), *self.F]
         return [f @ A[t] @ g.T for f, A, g in zip(left, self.A, right, strict=True)]
 
+    def carried(self, l: int, t: int = -1) -> np.ndarray:
+        """M = A_{l+1}ᵀ G_{l+1} A_{l+2}ᵀ ⋯ A_Lᵀ: backpropagation's error at layer l is F_l M e where DFA's is F_l e."""
+        found = self.A[-1][t].T
+        for upper in range(len(self.A) - 1, l, -1):
+            found = self.A[upper - 1][t].T @ self.F[upper - 1].T @ self.F[upper - 1] @ found
+        return found
+
     @property
     def alignment(self) -> np.ndarray:
         """tr A_l/(√n_L ‖A_l‖) for l = 2…L: the cosine of W_l and F_l F_{l−1}ᵀ for orthonormal feedback; 0 where A_l = 0. Shape (L − 1, T + 1)."""

@@ -41,9 +41,9 @@ class OnlineSolution:
         Q, R, v: overlaps of students, of students with teachers, and readout weights.
         eg: generalisation error, half the mean square against the noiseless teacher.
         cos_v_F: cosine of the angle between v and the feedback F, 0 where v = 0; None without F.
-        stats: steps taken and rejected; the smallest eigenvalue of the fields' covariance over its largest entry; and where an integral is
-            computed by quadrature the largest change of it when the quadrature is refined (24 nodes against 48 for integrals over closed
-            forms, against 36 for sums).
+        stats: steps taken and rejected; whether the integrator reached the end ("ok"); the smallest eigenvalue of the fields' covariance over its
+            largest entry; and where an integral is computed by quadrature the largest change of it when the quadrature is refined (24 nodes
+            against 48 for integrals over closed forms, against 36 for sums).
 
     Shapes:
         t (n,), Q (n, K, K), R (n, K, M), v (n, K), eg (n,), cos_v_F (n,); with a leading axis all but t have it too.
@@ -88,7 +88,7 @@ class OnlineSolution:
 def solve_online(
     ts: Any, *, Q: Any, R: Any, T: Any, A: Any, v: Any, F: Any = None, eta: Any = 0.2, sigma: Any = 0.0, kappa: Any = 0.0, t: Any,
     rtol: float = 1e-9, atol: float = 1e-12, dense: bool = False, max_steps: int = 20_000,
-    integral_tol: float = 1e-3, **parameters: Any,
+    integral_tol: float = 1e-3, smallest_step: float | None = None, throw: bool = True, **parameters: Any,
 ) -> OnlineSolution:  # fmt: skip
     """Integrate the order-parameter equations from a start at t = 0.
 
@@ -103,6 +103,9 @@ def solve_online(
         dense: keep the interpolant for `.at(times)`.
         max_steps: of the integrator, accepted and rejected.
         integral_tol: the largest `stats["integral_error"]` that is accepted.
+        smallest_step: steps do not become shorter than this, whatever their error: for ReLU students that are driven to zero weights, where the
+            equations have a kink that they slide along.
+        throw: raise when the integrator gives up in a run; otherwise `stats["ok"]` says where it did not: entries there are not finite.
         parameters: values of the activation's parameters.
 
     Each argument may have one leading axis more; all that do must agree on its length.
@@ -115,15 +118,15 @@ def solve_online(
     given = {"Q": Q, "R": R, "T": T, "A": A, "v": v, "F": F, "eta": eta, "sigma": sigma, "kappa": kappa}
     arrays, times, batch = checked(module, given, parameters, t)
     axes = tuple((name, 0 if value.ndim > RANKS.get(name, 0) else None) for name, value in arrays.items())
-    run = _compiled(ts.source(), axes if batch else (), dense, max_steps)
+    run = _compiled(ts.source(), axes if batch else (), dense, max_steps, smallest_step)
     found = jax.tree.map(np.asarray, run(arrays, times, rtol, atol))
-    if not np.all(found["ok"]):
+    if throw and not np.all(found["ok"]):
         raise SolveFailed(
             f"the integrator of {module.NAME} stopped in {int(np.sum(~found['ok']))} of {found['ok'].size} runs before t = {times[-1]:g} after "
             f"{int(np.max(found['steps']))} steps: learning diverges at this eta, or it needs max_steps > {max_steps}",
             "diverged",
         )
-    stats = {name: found[name] for name in ("steps", "rejected", "smallest_eigenvalue")}
+    stats = {name: found[name] for name in ("steps", "rejected", "smallest_eigenvalue", "ok")}
     if "integral_error" in found:
         stats["integral_error"] = found["integral_error"]
         if not np.max(found["integral_error"]) <= integral_tol:
@@ -197,19 +200,20 @@ def module_from(source: str) -> ModuleType:
 
 
 @cache
-def _compiled(source: str, axes: tuple[tuple[str, int | None], ...], dense: bool, max_steps: int) -> Any:
+def _compiled(source: str, axes: tuple[tuple[str, int | None], ...], dense: bool, max_steps: int, smallest: float | None) -> Any:
     """The jitted solver; mapped where `axes` says so."""
     module = module_from(source)
 
     def solve(arrays: dict[str, jax.Array], times: jax.Array, rtol: jax.Array, atol: jax.Array) -> dict[str, Any]:
-        return _integrate(module, arrays, times, rtol, atol, dense, max_steps)
+        return _integrate(module, arrays, times, rtol, atol, dense, max_steps, smallest)
 
     return jax.jit(jax.vmap(solve, in_axes=(dict(axes), None, None, None)) if axes else solve)
 
 
 def _integrate(
-    module: ModuleType, arrays: dict[str, jax.Array], times: jax.Array, rtol: jax.Array, atol: jax.Array, dense: bool, max_steps: int
-) -> dict[str, Any]:
+    module: ModuleType, arrays: dict[str, jax.Array], times: jax.Array, rtol: jax.Array, atol: jax.Array, dense: bool, max_steps: int,
+    smallest: float | None,
+) -> dict[str, Any]:  # fmt: skip
     """One run."""
     T, A, F = arrays["T"], arrays["A"], arrays["F"]
     parameters = {name: arrays[name] for name in module.PARAMETERS}
@@ -220,7 +224,7 @@ def _integrate(
 
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(rates), diffrax.Tsit5(), t0=0.0, t1=times[-1], dt0=FIRST_STEP, y0=(arrays["Q"], arrays["R"], arrays["v"]),
-        saveat=diffrax.SaveAt(ts=times, dense=dense), stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol),
+        saveat=diffrax.SaveAt(ts=times, dense=dense), stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol, dtmin=smallest),
         max_steps=max_steps, throw=False,
     )  # fmt: skip
     Q, R, v = solution.ys

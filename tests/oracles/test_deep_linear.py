@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from derive import deep_linear
-from derive.deep_linear import P, alignment_of_targets, alpha, beta, tau
+from derive.deep_linear import C, P, alignment_of_targets, alpha, beta, gradient_alignment_bound, kappa_M, label_noise, p, tau
 from derive.errors import BadInput
 from numerics import solve_deep_linear, train_deep_linear
 
@@ -77,6 +77,44 @@ def test_targets_shape_the_alignment():
         covariance = np.array([[1, a * (1 - b)], [a * (1 - b), a**2]])
         expected = np.trace(covariance) / np.sqrt(2) / np.linalg.norm(covariance)
         assert float(formula.subs({alpha: a, beta: b})) == pytest.approx(expected, rel=1e-12)
+
+
+def test_label_noise_is_that_of_labels_drawn():
+    """100 000 labels a class; entries are known to 3e-3 at worst."""
+    share, classes = 0.3, 4
+    rng, total = np.random.default_rng(0), np.zeros((classes, classes))
+    for c in range(classes):
+        labels = np.where(rng.random(100_000) < share, rng.integers(0, classes, 100_000), c)
+        total += np.cov(np.eye(classes)[labels].T, bias=True) / classes
+    diagonal, other = (float(value.subs({p: share, C: classes})) for value in label_noise())
+    expected = other + (diagonal - other) * np.eye(classes)
+    np.testing.assert_allclose(total, expected, atol=3e-3)
+    assert np.max(np.abs(total - (diagonal * np.eye(classes)))) > 0.02
+
+
+def test_worst_gradient_alignment_is_attained_and_never_undercut():
+    rng, bound = np.random.default_rng(1), lambda value: float(gradient_alignment_bound().subs(kappa_M, value))
+    for kappa in (1.0, 3.0, 40.0):
+        basis, values = np.linalg.qr(rng.normal(size=(4, 4)))[0], np.array([1.0, kappa, *rng.uniform(1, kappa, 2)])
+        M = basis * values @ basis.T
+        e = rng.normal(size=(4, 4000))
+        cosine = np.sum(e * (M @ e), 0) / np.linalg.norm(e, axis=0) / np.linalg.norm(M @ e, axis=0)
+        assert cosine.min() >= bound(kappa) - 1e-12
+        worst = basis[:, 0] * np.sqrt(kappa) + basis[:, 1]  # shares κ/(1 + κ) and 1/(1 + κ)
+        assert worst @ M @ worst / np.linalg.norm(worst) / np.linalg.norm(M @ worst) == pytest.approx(bound(kappa), rel=1e-12)
+
+
+def test_backpropagated_errors_are_carried_by_the_alignment_matrices():
+    X, Y, F = problem()
+    F = [f * np.array([1.0, 0.6, 1.4]) for f in F]  # G ≠ 1
+    batches = np.tile(np.arange(30), (60, 1))
+    out, W = (run(deep_linear(4), X, Y, F, 0.05, batches) for run in (solve_deep_linear, train_deep_linear))
+    e = W[3] @ W[2] @ W[1] @ W[0] @ X.T - Y.T
+    delta = e
+    for l in (3, 2, 1):
+        delta = W[l].T @ delta
+        np.testing.assert_allclose(F[l - 1] @ out.carried(l) @ e, delta, atol=1e-12 * np.max(np.abs(delta)))
+    assert np.max(np.abs(F[0] @ out.carried(2) @ e - delta)) > 0.1 * np.max(np.abs(delta))
 
 
 def test_bad_arguments():

@@ -77,6 +77,22 @@ def test_small_rates_drop_what_is_of_second_order():
     assert gaps[0] / gaps[1] == pytest.approx(2, abs=0.05) and gaps[0] > 1e-5
 
 
+def test_students_that_slide_along_zero_weights_need_a_smallest_step():
+    """ReLU students with negative feedback under a positive teacher: their weights shrink to 0, where the equations have a kink."""
+    ts = teacher_student(DFA(), "relu", small_rate=True)
+    R = 0.03 * np.array([[1.0, 0.2], [-0.3, 0.5]])
+    start = {"Q": 0.01 * np.eye(2), "R": R, "T": np.eye(2), "A": np.ones(2), "v": np.full(2, 0.1), "F": np.array([-1.0, -0.5]), "eta": 1.0, "t": [150.0]}
+    tolerances = {"rtol": 1e-4, "atol": 1e-7, "max_steps": 3000}
+    with pytest.raises(SolveFailed, match="stopped in 1 of 1"):
+        solve_online(ts, **start, **tolerances)
+    unfinished = solve_online(ts, **start, **tolerances, throw=False)
+    assert not unfinished.stats["ok"] and not np.isfinite(unfinished.eg[0])
+    through = [solve_online(ts, **start, **tolerances, smallest_step=step) for step in (0.2, 0.1)]
+    assert all(out.stats["ok"] for out in through)
+    # nothing is learnt: both students are gone, and what is left is the teacher's own mean square
+    assert [out.eg[0] for out in through] == pytest.approx([0.5 * (1 + 1 / np.pi)] * 2, rel=1e-4)
+
+
 def test_too_few_nodes_are_refused():
     ts = teacher_student(DFA(), "tanh", nodes=8)
     start = {**START, "Q": 4 * START["Q"]}
