@@ -152,8 +152,10 @@ class Integral:
         """The closed form.
 
         Raises:
-            NoClosedForm: there is none; `.path` has an integral over closed forms.
+            NoClosedForm: there is none; `.path` has an integral over closed forms, `.sums` what is summed numerically.
         """
+        if self.obstruction is not None:
+            raise self.obstruction
         return _average(self.functions).expr
 
     @cached_property
