@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from .dmft import refined, solution_of
 from .dynamics import Dynamics
 from .gates import MOST_EXAMPLES, Gates, all_patterns, drawn, enough, second_moments
@@ -60,12 +62,15 @@ class Conditional:
         return self._solution([found, found], settings, {**spent, "run": perf_counter() - began - spent["sampling"]})
 
     def _too_many(self) -> str:
-        bound = self.bound
-        if not bound.sign_gates:
-            return f"method='exact' of {bound.name}: its gates take more than two values, their patterns cannot be counted; give method='conditional'"
-        if self.p.P > MOST_EXAMPLES:
-            return f"method='exact' with P={self.p.P}: 2^{self.p.P} patterns of gates are too many (up to P={MOST_EXAMPLES}); give method='conditional'"
-        return "method='exact': probabilities of patterns of gates do not converge for inputs of such low rank; give method='conditional'"
+        p, name = self.p, self.bound.name
+        if not self.bound.sign_gates:
+            why = f"of {name}: its gates take more than two values, so that their patterns cannot be counted"
+        elif p.P > MOST_EXAMPLES:
+            why = f"with P={p.P}: 2^{p.P} patterns of gates are too many (up to P={MOST_EXAMPLES}, or inputs in a plane)"
+        else:
+            tests = 0 if p.X_test is None else len(p.X_test)
+            why = f"with P={p.P}, rank {np.linalg.matrix_rank(p.Kx)} and {tests} test inputs: probabilities of patterns of gates would take too long"
+        return f"method='exact' {why}; give method='conditional'"
 
     def weights_can_be_found(self, samples: int) -> bool:
         """Whether so many gates are enough, with a margin, to make their second moments exact, without which drawing the gates alone does not pay."""

@@ -53,10 +53,41 @@ def all_patterns(p: Problem, rule: Dynamics, values: dict[str, float]) -> Gates 
     """Every pattern of gates that depend on signs only, with its probability.
 
     Returns:
-        None for other gates, for more than `MOST_EXAMPLES` examples, and where the probabilities cannot be computed to 1e-9 in seconds.
+        None for other gates, for more than `MOST_EXAMPLES` examples that span more than a plane, and where the probabilities cannot be
+        computed to 1e-9 in seconds.
     """
-    if not rule.sign_gates or p.P > MOST_EXAMPLES:
+    if not rule.sign_gates:
         return None
+    if (found := _in_a_plane(p, rule, values)) is not None:
+        return found
+    slow = p.P >= 8 and np.linalg.matrix_rank(p.Kx) < p.P - 2
+    return None if p.P > MOST_EXAMPLES or slow else _by_products(p, rule, values)
+
+
+def _in_a_plane(p: Problem, rule: Dynamics, values: dict[str, float]) -> Gates | None:
+    """Inputs of rank two at most: m = C x and x has any direction with equal probability, so that patterns are arcs between the lines m_μ = 0."""
+    points = coordinates(p)[0]
+    if points.shape[1] > 2:
+        return None
+    tests = np.zeros((0, points.shape[1]))
+    if p.X_test is not None:
+        tests, beyond = outside(p)
+        if np.max(beyond) > 1e-7 * np.max(np.abs(points)):  # the root of round-off
+            return None
+    every = np.concatenate([points, tests])
+    every = np.pad(every, ((0, 0), (0, 2 - every.shape[1])))
+    lines = np.arctan2(-every[:, 0], every[:, 1]) % np.pi
+    ends = np.unique(np.concatenate([lines, lines + np.pi]))
+    arcs = np.diff(ends, append=ends[0] + 2 * np.pi)
+    kept = arcs > LEAST
+    middle = (ends + arcs / 2)[kept]
+    found = slopes(rule, values, every @ np.stack([np.cos(middle), np.sin(middle)]))
+    weights = arcs[kept] / np.sum(arcs[kept])
+    return Gates(found[: p.P], None if p.X_test is None else found[p.P :], weights, True)
+
+
+def _by_products(p: Problem, rule: Dynamics, values: dict[str, float]) -> Gates | None:
+    """All signs, by the expectations of their products."""
     tests = np.zeros((0, p.D)) if p.X_test is None else p.X_test
     share = BUDGET / (1 + len(tests))
     found = even_products(p.Kx, share)
@@ -67,11 +98,12 @@ def all_patterns(p: Problem, rule: Dynamics, values: dict[str, float]) -> Gates 
     patterns, weights = sign_patterns(p.P)[kept].T, probability[kept] / np.sum(probability[kept])
     low, high = slopes(rule, values, np.array([[-1.0, 1.0]]))[0]
     at = lambda sign: (low + high) / 2 + (high - low) / 2 * sign
-    means = [_mean_sign(p, x, share) for x in tests]
-    if any(mean is None for mean in means):
-        return None
-    test = None if p.X_test is None else at(np.array([mean[kept] / probability[kept] for mean in means if mean is not None]).reshape(-1, len(weights)))
-    return Gates(at(patterns), test, weights, True)
+    test = np.empty((len(tests), len(weights)))
+    for row, x in zip(test, tests, strict=True):
+        if (mean := _mean_sign(p, x, share)) is None:
+            return None
+        row[:] = at(mean[kept] / probability[kept])
+    return Gates(at(patterns), None if p.X_test is None else test, weights, True)
 
 
 def _mean_sign(p: Problem, x: Float[np.ndarray, "D"], within: float) -> Float[np.ndarray, "N"] | None:

@@ -122,6 +122,22 @@ def test_a_test_point_equal_to_a_training_point_is_predicted_as_it():
     np.testing.assert_allclose(drawn.f_test, drawn.f, atol=1e-6)
 
 
+def test_inputs_in_a_plane_have_few_patterns_whatever_their_number():
+    plane = RANDOM.normal(size=(2, 6))
+    p = Problem(RANDOM.normal(size=(4, 2)) @ plane, np.array([1.0, -1.0, 0.5, -0.5]), 1.5, 0.3, 6, X_test=np.array([[0.6, -0.8]]) @ plane)
+    arcs = solve_dmft(p, GLN(), RELU)
+    assert arcs.settings["patterns"] == 10  # five lines through the origin, the test input's included
+    f, Phi, _ = matrix_equations(replace(p, X_test=None), 2, pattern_weights(p))
+    # quadrature of a covariance of rank two: 1e-8
+    np.testing.assert_allclose(arcs.f, f, atol=1e-7)
+    np.testing.assert_allclose(arcs.Phi[2].block(-1, 1), Phi[2][-4:, 4:8], atol=1e-7)
+    assert np.ptp(arcs.f_test) > 0.01
+    seen = solve_dmft(replace(p, X_test=p.X[1:2]), GLN(), RELU)
+    np.testing.assert_allclose(seen.f_test[:, 0], seen.f[:, 1], atol=1e-10)
+    many = Problem(RANDOM.normal(size=(30, 2)), np.ones(30), steps=2)
+    assert solve_dmft(many, GLN(), RELU).settings["patterns"] == 60
+
+
 class TestDrawnGates:
     """method="conditional": only the gates are drawn."""
 
