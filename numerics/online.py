@@ -88,7 +88,7 @@ class OnlineSolution:
 def solve_online(
     ts: Any, *, Q: Any, R: Any, T: Any, A: Any, v: Any, F: Any = None, eta: Any = 0.2, sigma: Any = 0.0, kappa: Any = 0.0, t: Any,
     rtol: float = 1e-9, atol: float = 1e-12, dense: bool = False, max_steps: int = 20_000,
-    integral_tol: float = 1e-3, smallest_step: float | None = None, throw: bool = True, **parameters: Any,
+    integral_tol: float = 1e-2, smallest_step: float | None = None, throw: bool = True, **parameters: Any,
 ) -> OnlineSolution:  # fmt: skip
     """Integrate the order-parameter equations from a start at t = 0.
 

@@ -95,10 +95,10 @@ def test_students_that_slide_along_zero_weights_need_a_smallest_step():
 
 def test_too_few_nodes_are_refused():
     ts = teacher_student(DFA(), "tanh", nodes=8)
-    start = {**START, "Q": 4 * START["Q"]}
+    start = {**START, "Q": 20 * START["Q"]}
     with pytest.raises(SolveFailed, match="nodes=16"):
         solve_online(ts, t=[0.1], rtol=1e-3, atol=1e-4, **start)
-    assert solve_online(ts, t=[0.1], rtol=1e-3, atol=1e-4, integral_tol=0.1, **start).stats["integral_error"] > 1e-3
+    assert solve_online(ts, t=[0.1], rtol=1e-3, atol=1e-4, integral_tol=1.0, **start).stats["integral_error"] > 1e-2
 
 
 def test_bad_starts_are_refused():
