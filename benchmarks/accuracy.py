@@ -8,7 +8,8 @@
 Error: relative L2 distance of the loss curve, and of the kernels Φ^ℓ and G^ℓ at the last recorded time, from the references of
 `problems.py`; root mean square over seeds of single replicas, so that it is what a user gets without averaging. Fitted: error = constant ·
 S^slope. Bias: distance of the mean over seeds from the reference, against error/√seeds, which is what chance alone leaves of it; a bias
-well above chance that falls as 1/S is the finite-S one. A reference's own error is shown, since nothing can be resolved below it.
+well above chance that falls as 1/S is the finite-S one. A reference's own error is shown, since nothing can be resolved below it. Gated
+networks are sampled here like all others; `gated.py` shows what else they allow.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def measure(case: Case, sampling: str, samples: int, seeds: int, frozen: dict[st
     """
     began = time.perf_counter()
     runs = [
-        digest(solve_dmft(case.problem, case.rule, case.net, samples=samples, replicas=1, seed=seed, sampling=sampling, throw=False))
+        digest(solve_dmft(case.problem, case.rule, case.net, samples, 1, seed, method="sampling", sampling=sampling, throw=False))
         for seed in range(seeds)
     ]
     errors = np.array([relative_error(run["loss"], frozen["loss"]) for run in runs])

@@ -127,11 +127,13 @@ def refresh(case: Case, samples: int, replicas: int, seed: int = REFERENCE_SEED,
     """
     began = time.perf_counter()
     p = case.problem
-    runs = [digest(solve_dmft(p, case.rule, case.net, samples=samples, replicas=1, seed=seed + k, rank_tol=rank_tol)) for k in range(replicas)]
+    solutions = [solve_dmft(p, case.rule, case.net, samples=samples, replicas=1, seed=seed + k, rank_tol=rank_tol) for k in range(replicas)]
+    runs, settings = [digest(solution) for solution in solutions], solutions[0].settings
     mean = {name: np.mean([run[name] for run in runs], axis=0) for name in runs[0]}
     standard = lambda errors: float(np.sqrt(np.sum(np.square(errors)) / max(replicas - 1, 1) / replicas))
     about = {
-        "case": case.about, "samples": samples, "replicas": replicas, "first_seed": seed, "sampling": "sobol", "rank_tol": rank_tol,
+        "case": case.about, "method": settings["method"], "samples": settings.get("samples"), "replicas": replicas, "first_seed": seed,
+        "sampling": "sobol", "rank_tol": rank_tol,
         "error": standard([relative_error(run["loss"], mean["loss"]) for run in runs]),
         "kernel_error": standard([kernel_error(run, mean) for run in runs]),
         "seconds": round(time.perf_counter() - began, 1), "date": time.strftime("%Y-%m-%d"), "commit": _commit(),
@@ -162,7 +164,8 @@ def main() -> None:
     for case in known.values():
         try:
             about = reference(case)[1]
-            size = f"S={about['samples']} x {about['replicas']}, loss ±{about['error']:.1e}, kernels ±{about['kernel_error']:.1e}"
+            size = "exact" if about["samples"] is None else f"S={about['samples']} x {about['replicas']}"
+            size += f", loss ±{about['error']:.1e}, kernels ±{about['kernel_error']:.1e}"
             print(f"{case.name:10s} {case.about:52s} {size}, {about['date']} at {about['commit']}")
         except (FileNotFoundError, ValueError) as error:
             print(f"{case.name:10s} {case.about:52s} {error}")

@@ -30,7 +30,8 @@ BETAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 def runs(case: Case, samples: int, seeds: int, **options: Any) -> list[Solution]:
     """One replica for each seed, in single precision."""
-    solve = lambda seed: solve_dmft(case.problem, case.rule, case.net, samples, 1, seed, dtype="float32", two_time=False, **options)
+    options = {"method": "sampling", "dtype": "float32", "two_time": False, **options}
+    solve = lambda seed: solve_dmft(case.problem, case.rule, case.net, samples, 1, seed, **options)
     return [solve(seed) for seed in range(seeds)]
 
 

@@ -104,6 +104,16 @@ def test_what_training_can_be_agrees_with_sampling():
         assert worst(solve_dmft(replace(p, **wrong), GLN(), net, parameters=values), sampled)["f"] > LIMIT
 
 
+def test_neither_the_order_of_examples_nor_what_comes_later_matters():
+    order = [2, 0, 1]
+    whole = solve_dmft(PROBLEM, GLN(), RELU)
+    permuted = solve_dmft(replace(PROBLEM, X=X[order], y=PROBLEM.y[order]), GLN(), RELU)
+    np.testing.assert_allclose(permuted.f, whole.f[:, order], atol=1e-9)
+    np.testing.assert_allclose(permuted.f_test, whole.f_test, atol=1e-9)
+    np.testing.assert_allclose(permuted.G[1].block(6, 2), whole.G[1].block(6, 2)[np.ix_(order, order)], atol=1e-9)
+    np.testing.assert_allclose(solve_dmft(replace(PROBLEM, steps=5), GLN(), RELU).f, whole.f[:5], atol=1e-12)
+
+
 def test_the_kernels_at_equal_times_do_without_those_between_different_times():
     whole, equal = (solve_dmft(PROBLEM, GLN(), RELU, two_time=each) for each in (True, False))
     np.testing.assert_allclose(equal.f_test, whole.f_test, atol=1e-12)
