@@ -31,6 +31,8 @@ from .solution import Solution, assemble, raise_failure
 METHODS = ("auto", "exact", "conditional", "sampling")
 # T P above which "auto" does not take the exact solver, whose cost grows with its cube.
 EXACT_LIMIT = 1000
+# γ0 below which features move too little for the tolerance that single precision allows.
+SMALL_GAMMA0 = 0.3
 # With a sample of gates come coefficients in place of values, which cost about as many times more.
 GATES_SHARE = 16
 # T P, and bytes of all replicas, above which fields are kept by their coefficients on a basis and no longer as they are.
@@ -84,13 +86,12 @@ def solve_dmft(
             is met. `stats["status"]` tells whether it was.
         max_samples: no more samples than these.
         rank_tol: energy of a new direction, relative to the field's, below which it is not followed. Default 1e-7 (float32: 1e-5; exact 1e-14;
-            conditional 1e-6) times min(1, γ0²), but not below what rounding leaves: take float64 for γ0 below 0.3, in float32 features of that
-            size are lost.
+            conditional 1e-6) times min(1, γ0²), but not below what rounding leaves: float32 loses features that move little.
         two_time: False drops the kernels of φ(h^L) and g¹ between different times. They are the only ones that cost anything: fields
             at all times (4 R S T P bytes each, up to 1 GiB in all and T P ≤ 1024), beyond that a basis each (8 S r bytes).
         snapshots: times at which the fields of all samples are kept, 2 L R S P numbers each: `solution.snapshots[t].h[l]`. The exact
             and conditional methods draw no fields, so that "auto" then samples linear units and gated networks too.
-        dtype: "float64" or "float32"; by default float32 on a GPU, elsewhere float64 where JAX has it enabled.
+        dtype: "float64" or "float32"; by default float32 on a GPU for γ0 ≥ 0.3, otherwise float64 where JAX has it enabled.
         capacity: directions to set room aside for at first; it doubles when needed (and compiles again).
         chunk: steps between returns to Python (for progress); the result does not depend on it.
         responses: False drops the response terms A and B: not the theory, but shows what they do.
@@ -124,7 +125,7 @@ def solve_dmft(
         raise ValueError(f"method={method!r} is not known: give one of {', '.join(map(repr, METHODS))}")
     tol = _wanted_error(tol, replicas)
     bound, values = dynamics(rule, net, parameters)
-    kind = real_type(dtype)
+    kind = real_type("float64" if dtype is None and p.gamma0 < SMALL_GAMMA0 and x64_enabled() else dtype)
     refuse_outputs(p, bound)
     innovations = Innovations(samples, seed, 0, sampling)
     times = times_of(snapshots, p.steps)

@@ -67,6 +67,13 @@ def test_features_that_hardly_move_are_followed():
     assert error(solve(p, GD(), samples=1024, replicas=4, rank_tol=1e-7)) > 0.1
 
 
+def test_small_gamma0_is_not_left_to_single_precision(monkeypatch):
+    kind = lambda gamma0: solve(problem(2, gamma0=gamma0), samples=32).settings["dtype"]
+    assert kind(1.0) == kind(0.1) == "float64"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert (kind(1.0), kind(0.1)) == ("float32", "float64")
+
+
 def test_nothing_at_a_time_needs_anything_later(solution):
     short = solve(problem(5))
     np.testing.assert_allclose(short.f, solution.f[:5], atol=1e-10)

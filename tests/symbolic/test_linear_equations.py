@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import sympy as sp
 
-from derive import DFA, FA, GD, GLN, MLP, BadInput, Feedback, Hebb, Rule, alpha, dmft_equations, dphi, h, rho, sqrt, z
+from derive import DFA, FA, GD, GLN, MLP, BadInput, Feedback, Hebb, Rule, alpha, dmft_equations, dphi, h, m, rho, sqrt, x, z
 from derive.linear import Past
 from numerics import Problem
 from numerics.linear import solve_linear
@@ -119,6 +119,18 @@ def test_gated_networks_are_linear_given_their_gates():
     assert r"\Gamma" in linear.latex() and "given the gates" in str(linear.derivation())
     with pytest.raises(BadInput, match="has gates"):
         linear.source()
+
+
+def test_which_networks_are_linear_given_their_gates_and_which_gates_are_signs():
+    signs = lambda activation: GLN().bind(MLP(2, activation)).sign_gates
+    assert signs("relu") and signs("leaky_relu") and signs(abs(x)) and signs(sp.Max(x, 0) - 2 * x)
+    for smooth in ("tanh", "erf", "hard_tanh", sp.Max(x - 1, 0)):  # the slopes of the last two change elsewhere
+        assert not signs(smooth) and GLN().bind(MLP(2, smooth)).linear_given_gates
+    gated_fa = Rule("gated FA", dphi(m) * z, Feedback(independent=1), forward=dphi(m) * h)
+    bent = Rule("bent", 2 * dphi(m) * h * z, Feedback(transported=1), forward=dphi(m) * h**2)
+    for rule in (GD(), gated_fa, bent):
+        assert not rule.bind(MLP(2, "relu")).linear_given_gates
+    assert "SIGN_GATES" not in GLN().bind(MLP(1, "tanh")).source()
 
 
 def test_nonlinear_units_and_rules_are_refused():
