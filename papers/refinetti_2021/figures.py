@@ -10,6 +10,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from .figures_deep import axes_of, convolutional, corruption, gradient, images, learnable, seeds
+
 Data = dict[str, dict[str, np.ndarray]]
 COLOURS = {"dfa": "tab:red", "bp": "tab:blue"}
 NAMES = {"dfa": "DFA", "bp": "BP"}
@@ -21,19 +23,16 @@ def draw(data: Data, folder: Path) -> None:
         ("two_phases", two_phases(data["phases"])), ("finite_size", finite_size(data["finite"])), ("first_instants", first_instants(data["early"])),
         ("degeneracy", degeneracy(data["degeneracy"])), ("relu", relu(data["relu"])),
         ("deep_linear", deep_linear(data["linear"])), ("convolution", convolution(data["convolution"])),
+        ("learnable", learnable(data["learnable"])), ("corruption", corruption(data["corruption"])), ("gradient", gradient(data["gradient"])),
+        ("images", images(data["images"])), ("seeds", seeds(data["seeds"])), ("convolutional", convolutional(data["convolutional"])),
     ):  # fmt: skip
         figure.savefig(folder / f"{name}.png", dpi=110)
         plt.close(figure)
 
 
-def _axes(count: int, width: float = 4.0) -> tuple[plt.Figure, list[plt.Axes]]:
-    figure, axes = plt.subplots(1, count, figsize=(width * count, 3.2), layout="constrained")
-    return figure, list(np.atleast_1d(axes))
-
-
 def two_phases(d: dict[str, np.ndarray]) -> plt.Figure:
     """Error and alignment against time."""
-    figure, (left, right) = _axes(2)
+    figure, (left, right) = axes_of(2)
     later = d["t"] > 0
     for rule in ("dfa", "bp"):
         for axis, quantity in ((left, "eg"), (right, "cos")):
@@ -48,7 +47,7 @@ def two_phases(d: dict[str, np.ndarray]) -> plt.Figure:
 
 def finite_size(d: dict[str, np.ndarray]) -> plt.Figure:
     """Distance from the equations by dimension."""
-    figure, (left, right) = _axes(2)
+    figure, (left, right) = axes_of(2)
     left.plot(d["t"], d["eg"], "k", label="equations", zorder=3)
     for D, colour in zip(d["D"], ("tab:orange", "tab:green", "tab:purple"), strict=True):
         left.plot(d["t"], d[f"eg_{D}"].T, color=colour, alpha=0.25, lw=0.8)
@@ -68,7 +67,7 @@ def finite_size(d: dict[str, np.ndarray]) -> plt.Figure:
 
 def first_instants(d: dict[str, np.ndarray]) -> plt.Figure:
     """Derived powers of t and the integrated equations."""
-    figure, (left, right) = _axes(2)
+    figure, (left, right) = axes_of(2)
     for name, colour, label in (("R", "tab:blue", "R"), ("v", "tab:red", "v"), ("drop", "tab:green", "fall of the error")):
         shown = np.abs(d[name]) > 1e-14
         left.plot(d["t"][shown], np.abs(d[name][shown]), color=colour, label=label)
@@ -83,7 +82,7 @@ def first_instants(d: dict[str, np.ndarray]) -> plt.Figure:
 
 def degeneracy(d: dict[str, np.ndarray]) -> plt.Figure:
     """Final readout against feedback."""
-    figure, axes = _axes(3, 3.4)
+    figure, axes = axes_of(3, 3.4)
     titles = {"dfa_small": "DFA, small start", "dfa_large": "DFA, start of order 1", "bp_small": "BP, small start"}
     for axis, (name, title) in zip(axes, titles.items(), strict=True):
         done = d[f"{name}_eg"][:, -1] < 1e-3 * d[f"{name}_eg"][:, 0]
@@ -99,7 +98,7 @@ def degeneracy(d: dict[str, np.ndarray]) -> plt.Figure:
 def relu(d: dict[str, np.ndarray]) -> plt.Figure:
     """Final error by the number of positive feedbacks."""
     sizes = [tuple(map(int, name.split("_")[1:])) for name in d if name.startswith("eg_")]
-    figure, axes = _axes(len(sizes), 3.6)
+    figure, axes = axes_of(len(sizes), 3.6)
     rng = np.random.default_rng(0)
     for axis, (K, M) in zip(axes, sizes, strict=True):
         positive = (d[f"F_{K}_{M}"] > 0).sum(1)
@@ -113,7 +112,7 @@ def relu(d: dict[str, np.ndarray]) -> plt.Figure:
 
 def deep_linear(d: dict[str, np.ndarray]) -> plt.Figure:
     """Growth of the alignment matrices, alignment by layer, and by the shape of the targets."""
-    figure, (left, middle, right) = _axes(3, 3.6)
+    figure, (left, middle, right) = axes_of(3, 3.6)
     for l, norms in enumerate(d["norms"], 1):
         left.loglog(np.arange(1, norms.shape[0]), norms[1:], label=f"A$_{l}$")
     for l, values in enumerate(d["alignment"], 2):
@@ -132,7 +131,7 @@ def deep_linear(d: dict[str, np.ndarray]) -> plt.Figure:
 
 def convolution(d: dict[str, np.ndarray]) -> plt.Figure:
     """Measured against derived largest cosines."""
-    figure, (axis,) = _axes(1, 4.4)
+    figure, (axis,) = axes_of(1, 4.4)
     for name, marker, label in (("independent", "o", "independent entries"), ("constant", "s", "constant over positions")):
         axis.loglog(d[f"{name}_bound"], np.sqrt(np.mean(d[name] ** 2, axis=1)), marker, label=label)
     axis.loglog([0.02, 1], [0.02, 1], "k", lw=0.6)

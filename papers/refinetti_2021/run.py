@@ -18,26 +18,14 @@ from numerics.convolution import convolution_alignment
 from papers.harness import Measured, main
 
 from .figures import draw
+from .images import convolutional, images, measure_convolutional, measure_images, measure_seeds, seeds, use
+from .starts import converged, start, starts
+from .theory import corruption, gradient, learnable, measure_corruption, measure_gradient, measure_learnable
 
 SAAD = erf(x / sqrt(2))
 TEACHER, FEEDBACK, RATE = np.array([1.0, 0.6]), np.array([1.0, -0.7]), 0.2
-LEARNED = 1e-3  # generalisation error, relative to the initial one, below which a run counts as converged
 DIMENSIONS = (500, 1000, 4000)
 RELU_SIZES = ((2, 1), (2, 2))
-
-
-def start(seed: int, K: int, M: int, std: float, D: int = 1000) -> dict[str, Any]:
-    """Overlaps of random vectors: students of the given standard deviation, teachers orthonormal."""
-    rng = np.random.default_rng(seed)
-    B = np.linalg.qr(rng.normal(size=(D, M)))[0].T * np.sqrt(D)
-    w = std * rng.normal(size=(K, D))
-    return {"Q": w @ w.T / D, "R": w @ B.T / D, "T": np.eye(M), "v": std * rng.normal(size=K)}
-
-
-def starts(seeds: int, K: int, M: int, std: float) -> dict[str, Any]:
-    """A batch of starts; the teachers' overlaps are shared."""
-    drawn = [start(seed, K, M, std) for seed in range(seeds)]
-    return {name: np.stack([one[name] for one in drawn]) for name in ("Q", "R", "v")} | {"T": np.eye(M)}
 
 
 # ---- studies ----------------------------------------------------------------------------------------------------------
@@ -110,7 +98,7 @@ def relu(full: bool) -> dict[str, np.ndarray]:
         feedback = np.random.default_rng(13).normal(size=(seeds, K))
         out = solve_online(
             teacher_student(DFA(), "relu"), A=np.ones(M), F=feedback, eta=0.1, t=np.array([0.0, 1000.0]), rtol=1e-4, atol=1e-7, max_steps=40_000,
-            **starts(seeds, K, M, 0.1),
+            integral_tol=0.05, **starts(seeds, K, M, 0.1),
         )  # fmt: skip
         found |= {f"F_{K}_{M}": feedback, f"eg_{K}_{M}": out.eg, f"I4_error_{K}_{M}": out.stats["integral_error"]}
     return found
@@ -160,15 +148,13 @@ def convolution(full: bool) -> dict[str, np.ndarray]:
     return found | {"shapes": np.array(shapes), "independent_bound": at("independent"), "constant_bound": at("constant")}
 
 
-STUDIES = {"phases": phases, "finite": finite, "early": early, "degeneracy": degeneracy, "relu": relu, "linear": linear, "convolution": convolution}
+STUDIES = {
+    "phases": phases, "finite": finite, "early": early, "degeneracy": degeneracy, "relu": relu, "learnable": learnable, "linear": linear,
+    "corruption": corruption, "gradient": gradient, "convolution": convolution, "images": images, "seeds": seeds, "convolutional": convolutional,
+}  # fmt: skip
 
 
 # ---- measures ---------------------------------------------------------------------------------------------------------
-
-
-def converged(eg: np.ndarray) -> np.ndarray:
-    """Which runs fit, from the errors at the start and at the end."""
-    return eg[:, -1] < LEARNED * eg[:, 0]
 
 
 def share(hits: np.ndarray, note: str = "") -> Measured:
@@ -179,7 +165,11 @@ def share(hits: np.ndarray, note: str = "") -> Measured:
 
 def measure(data: dict[str, dict[str, np.ndarray]]) -> dict[str, Measured]:
     """Values of all claims."""
-    parts = {"phases": _phases, "finite": _finite, "early": _early, "degeneracy": _degeneracy, "relu": _relu, "linear": _linear, "convolution": _convolution}
+    parts = {
+        "phases": _phases, "finite": _finite, "early": _early, "degeneracy": _degeneracy, "relu": _relu, "learnable": measure_learnable, "linear": _linear,
+        "corruption": measure_corruption, "gradient": measure_gradient, "convolution": _convolution, "images": measure_images, "seeds": measure_seeds,
+        "convolutional": measure_convolutional,
+    }  # fmt: skip
     return {name: value for study, of in parts.items() for name, value in of(data[study]).items()}
 
 
@@ -272,6 +262,6 @@ def _convolution(d: dict[str, np.ndarray]) -> dict[str, Measured]:
 
 
 if __name__ == "__main__":
-    main(__file__, STUDIES, measure, draw)
+    main(__file__, STUDIES, measure, draw, use)
 
 

@@ -1,0 +1,64 @@
+"""What the studies of Refinetti et al. do to data, and their measures on data made up."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from numerics import Classes
+from papers.refinetti_2021 import images, theory
+
+
+def test_probability_of_learning_counts_signs():
+    for K, M in theory.SIZES:
+        signs = np.array(list(product((0, 1), repeat=K)))
+        assert theory.probability(K, M) == np.mean(signs.sum(1) >= M)
+
+
+def test_shares_are_scored_against_the_law():
+    """Runs that fit exactly where they may give scores of the draw alone; one blocked run that fits is seen."""
+    rng, d = np.random.default_rng(0), {}
+    for K, M in theory.SIZES:
+        F = rng.normal(size=(50, K))
+        d |= {f"F_{K}_{M}": F, f"eg_{K}_{M}": np.stack([np.ones(50), np.where((F > 0).sum(1) >= M, 1e-6, 0.5)], 1)}
+    found = theory.measure_learnable(d)
+    assert found["relu-table"].value < 3 and found["relu-table-blocked"].value == 0 and found["relu-table-allowed"].value == 1
+    d["eg_3_3"][:, 1] = 1e-6
+    assert theory.measure_learnable(d)["relu-table-blocked"].value > 0 and theory.measure_learnable(d)["relu-table"].value > 10
+
+
+def test_labels_are_replaced_in_training_only():
+    rng = np.random.default_rng(1)
+    data = Classes(rng.normal(size=(4000, 3)), rng.integers(0, 10, 4000), rng.normal(size=(9, 3)), np.arange(9))
+    wrong = images.noisy(data, 3000, 0.5)
+    assert len(wrong.X) == len(wrong.labels) == 3000 and wrong.labels_test is data.labels_test
+    # half of the labels are drawn anew, and a tenth of these fall on the old one: 45 % ± 0.9 %
+    assert np.mean(wrong.labels != data.labels[:3000]) == pytest.approx(0.45, abs=0.03)
+
+
+def test_onsets_and_falls():
+    times = np.array([0, 1, 10, 100])
+    rise = np.array([[0, 0, 0.6, 0.5], [0, 0, 0, 0.6]])
+    d = {"x_times": times, "x_weight_alignment": np.stack([rise, rise])}
+    np.testing.assert_allclose(images.onsets(d, "x"), [10**0.5, 10**1.5])
+    np.testing.assert_allclose(images.falls(d, "x"), [[0.1, 0.1], [0, 0]])
+
+
+def test_other_images_are_pooled_and_normalised(monkeypatch):
+    asked = []
+
+    def loaded(source, train, test):
+        asked.append((source, train, test))
+        rng = np.random.default_rng(2)
+        return (rng.random((train, 32, 32, 3)), np.arange(train) % 10), (rng.random((test, 32, 32, 3)), np.arange(test) % 10)
+
+    monkeypatch.setattr(images, "ten_classes", loaded)
+    monkeypatch.setattr(images, "_source", ["digits"])
+    images._images.cache_clear()
+    images.use("cifar10:somewhere")
+    data, side = images._images(images._source[-1], images.LARGEST)
+    assert side == 8 and data.X.shape == (1200, 64) and asked == [("cifar10:somewhere", 1200, 597)]
+    np.testing.assert_allclose([data.X.mean(), data.X.std()], [0, 1], atol=1e-12)
+    whole, _ = images._images(images._source[-1], None)
+    assert whole.X.shape == (1200, 3072)
+    images._images.cache_clear()
