@@ -83,7 +83,8 @@ def _memorising(full: bool) -> Arrays:
     for share in (0.0, 0.5):
         Y = np.eye(len(STRENGTHS))[_replaced(labels, share, len(STRENGTHS), np.random.default_rng(4))]
         Y = Y - Y.mean(0)
-        out, W = (run(deep_linear(4), X, Y, feedback, 0.03, whole) for run in (solve_deep_linear, train_deep_linear))
+        given = (deep_linear(4), X, Y, feedback, 0.03, whole)
+        out, W = solve_deep_linear(*given), train_deep_linear(*given)
         sides = [*feedback, np.eye(len(STRENGTHS))]
         reached = [np.sum(w * (up @ down.T)) / np.linalg.norm(w) / np.linalg.norm(up @ down.T) for w, up, down in zip(W[1:], sides[1:], sides, strict=False)]
         found |= {f"late_loss_{share}": out.loss, f"late_alignment_{share}": out.alignment, f"late_trained_{share}": np.array(reached)}
