@@ -9,11 +9,12 @@
     seeds, with and without 1/N extrapolation; (c) against the machine (`roofline.py`); and the growth in S and T.
 
 Every contestant is called once unmeasured: compilation is `first call − median`, stated and not counted. Then all take turns, each time with a
-new seed, and medians of the wall time of whole calls are compared, random numbers and assembly of results included. Errors are those of
+new seed, and medians of whole calls are compared, random numbers and assembly of results included: wall time and CPU time (summed over
+cores, and the one to trust on a busy machine) against the published algorithm, CPU time against ensembles. Errors are those of
 these very runs: relative L2 distance of the loss curve, and relative Frobenius distance of the final kernels, from the references of
 `problems.py`, root mean square over seeds. A ratio at equal error takes our smallest S whose error is no larger than the rival's.
 
-The ensemble's cost at a given error is not searched by trial but follows from three measured numbers of each width: seconds for one network
+The ensemble's cost at a given error is not searched by trial but follows from three measured numbers of each width: CPU seconds for one network
 c, variance v and bias b of its estimate (b² less the variance left in it, never below zero: in the rival's favour). With n = v/(ε² − b²) networks
 of width N the time is n c; with extrapolation (2 √(v_N c_N) + √(v_h c_h))²/(ε² − b²), h = N/2. The choice is then run to check it (not in
 --quick).
@@ -41,8 +42,11 @@ from numerics import Problem, Solution, solve_dmft
 
 Digest = dict[str, np.ndarray]
 ERRORS = ("loss", "kernels")
+PARTS = ["published", "ensembles", "roofline", "growth"]
 # Timed batches of networks of one width.
 REPEATS = 3
+# Runs of ours from which the error of one is estimated; ensembles up to so many CPU seconds are run to check their choice.
+SEEDS, CHECKED = 16, 6.0
 # Of our fields and of the ensembles' networks; small matrices of ours are in double precision.
 DTYPE = "float32"
 
@@ -105,7 +109,7 @@ def published(case: Case, paths: str, quick: bool) -> Callable[[int], Digest]:
 def against_published(case: Case, sizes: list[int], repeats: int, quick: bool) -> dict[str, dict[str, float]]:
     """(a): our sizes and the two variants of the published algorithm, with ratios."""
     frozen, about = reference(case)
-    print(f"\n(a) {case.name}: {case.about}; reference ±{about['error']:.1e} (loss), ±{about['kernel_error']:.1e} (kernels)")
+    print(f"\n(a) {case.name}: {case.about}; reference ±{about['error']:.1e} (loss), ±{about['kernel_error']:.1e} (kernels)", flush=True)
     rivals = {"published": published(case, "fixed-point", quick), "published, forward in time": published(case, "causal", quick)}
     rows = take_turns({**{f"ours S={S}": ours(case, S) for S in sizes}, **rivals}, repeats, frozen)
     for name, row in rows.items():
@@ -130,11 +134,11 @@ def unit(case: Case, width: int, budget: float, frozen: Digest) -> dict[str, Any
     """Cost, variance and bias² of one network's estimate, for one width, from as many networks as `budget` seconds hold."""
     p = case.problem
     one = lambda seeds, seed: _timed(lambda s: ensemble.train(p, case.rule, case.net, width, seeds, s), seed)
-    pilot = min(one(4, seed)[0] for seed in range(3)) / 4
+    pilot = min(one(4, seed)[1] for seed in range(3)) / 4
     seeds = int(np.clip(budget / REPEATS / pilot, 4, 4096))
     one(seeds, 0)
     measured = [one(seeds, seed) for seed in range(1, REPEATS + 1)]
-    seconds, runs = [row[0] for row in measured], [row[2] for row in measured]
+    seconds, runs = [row[1] for row in measured], [row[2] for row in measured]
     f = np.concatenate([run.f for run in runs])
     kernels = {name: np.concatenate([run.kernels[name] for run in runs]) for name in runs[0].kernels}
     found = ensemble.Ensemble(f, kernels).digest(p)
@@ -190,36 +194,36 @@ def check_choice(case: Case, networks: list[tuple[int, int]], kind: str, frozen:
     """Run an ensemble that `cheapest` chose.
 
     Returns:
-        Seconds without compilation, and the error that it has.
+        CPU seconds without compilation, and the error that it has.
     """
     p, found, total = case.problem, [], 0.0
     for width, seeds in networks:
         ensemble.train(p, case.rule, case.net, width, seeds, 77)
-        began = time.perf_counter()
-        run = ensemble.train(p, case.rule, case.net, width, seeds, 78)
-        total += time.perf_counter() - began
+        _, used, run = _timed(lambda seed, width=width, seeds=seeds: ensemble.train(p, case.rule, case.net, width, seeds, seed), 78)
+        total += used
         found.append(run.digest(p))
     estimate = found[0] if len(found) == 1 else {name: 2 * found[0][name] - found[1][name] for name in found[0]}
     return total, float(np.sqrt(_squared(estimate, frozen, kind)))
 
 
-def against_ensemble(case: Case, rows: dict[str, dict[str, float]], sizes: list[int], widths: list[int], quick: bool) -> list[dict]:
-    """(b): for each of our sizes, the cheapest ensemble of the same error."""
-    frozen = reference(case)[0]
+def against_ensemble(case: Case, sizes: list[int], widths: list[int], quick: bool) -> list[dict]:
+    """(b): for each of our sizes, the cheapest ensemble of the same error. In CPU seconds."""
+    frozen, about = reference(case)
+    rows = take_turns({f"S={S}": ours(case, S) for S in sizes}, 4 if quick else SEEDS, frozen)
     units = [unit(case, width, 2.0 if quick else 20.0, frozen) for width in widths]
-    print(f"\n(b) {case.name}: ensembles; one network of width N: " + ", ".join(f"{u['width']}: {u['cost']:.2g} s" for u in units))
+    print(f"\n(b) {case.name}: {case.about}; reference ±{about['error']:.1e} (loss), ±{about['kernel_error']:.1e} (kernels)")
+    print("  CPU seconds of one network of width N: " + ", ".join(f"{u['width']}: {u['cost']:.2g}" for u in units))
     found = []
     for S in sizes:
-        mine = rows[f"ours S={S}"]
+        mine = rows[f"S={S}"]
         for kind in ERRORS:
             for name, best in cheapest(units, mine[kind], kind, frozen).items():
-                row = {"S": S, "error of": kind, "error": mine[kind], "ensemble": name, "choice": best["choice"], "seconds": best["seconds"]}
-                line = f"  S={S:<6d} {kind:8s} {mine[kind]:.2e} in {mine['seconds']:.4f} s; {name:13s} {best['choice']:24s}"
+                row = {"S": S, "error of": kind, "error": mine[kind], "cpu": mine["cpu"], "ensemble": name, **best}
+                line = f"  S={S:<6d} {kind:8s} {mine[kind]:.2e} in {mine['cpu']:.4f} s; {name:13s} {best['choice']:24s}"
                 if np.isfinite(best["seconds"]):
-                    row["ratio"] = best["seconds"] / mine["seconds"]
-                    row["resolved"] = best["resolved"]
+                    row["ratio"] = best["seconds"] / mine["cpu"]
                     line += f" {best['seconds']:9.3f} s: ratio {row['ratio']:.1f}" + ("" if best["resolved"] else " (bias not resolved)")
-                    if not quick and best["seconds"] < 60:
+                    if not quick and best["seconds"] < CHECKED:
                         row["checked seconds"], row["checked error"] = check_choice(case, best["networks"], kind, frozen)
                         line += f" (run: {row['checked seconds']:.3f} s, error {row['checked error']:.1e})"
                 print(line, flush=True)
@@ -280,18 +284,18 @@ def draw(tables: dict[str, list[dict]], path: Path) -> None:
     figure.savefig(path)
 
 
-def race(case: Case, quick: bool, roof: int | None) -> dict[str, Any]:
-    """Everything about one problem."""
-    deep = case.net.depth > 1
-    sizes = [64, 256, 1024] if quick else [64, 128, 256, 512, 1024, 4096, 8192]
+def race(case: Case, parts: list[str], quick: bool, roof: int | None) -> dict[str, Any]:
+    """What was asked for about one problem."""
+    deep, T = case.net.depth > 1, case.problem.steps
+    sizes = [64, 256, 1024] if quick else [256, 1024, 4096, 8192]
     widths = ([64, 128, 256, 512] if quick else [64, 128, 256, 512, 1024]) if deep else ([256, 512, 1024, 2048] if quick else [512, 1024, 2048, 4096, 8192])
-    repeats = 2 if quick else 5
-    rows = against_published(case, sizes, repeats, quick)
-    found: dict[str, Any] = {"times": rows, "ensembles": against_ensemble(case, rows, sizes, widths, quick)}
-    found["roofline"] = against_machine(case, roof or (4096 if quick else 65536), 2 if quick else 3)
-    T = case.problem.steps
-    found["growth"] = growth(case, [512, 1024, 2048] if quick else [1024, 4096, 16384, 65536], [T, 2 * T] if quick else [T, 2 * T, 4 * T, 8 * T], 1024, 2)
-    return found
+    studies = {
+        "published": lambda: against_published(case, sizes, 2 if quick else 3, quick),
+        "ensembles": lambda: against_ensemble(case, sizes if quick else [*sizes, 16384], widths, quick),
+        "roofline": lambda: against_machine(case, roof or (4096 if quick else 65536), 2 if quick else 3),
+        "growth": lambda: growth(case, [512, 1024, 2048] if quick else [1024, 4096, 16384, 65536], [T, 2 * T] if quick else [T, 2 * T, 4 * T, 8 * T], 1024, 2),
+    }
+    return {name: study() for name, study in studies.items() if name in parts}
 
 
 def main() -> None:
@@ -299,6 +303,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problem", choices=("D", "W"), action="append", help="which; both by default")
     parser.add_argument("--gamma0", type=float, action="append", help="for W: 0.1, 1 or 3; 1 by default")
+    parser.add_argument("--part", choices=PARTS, action="append", help="which; all by default")
     parser.add_argument("--quick", action="store_true", help="small sizes; ratios then say little")
     parser.add_argument("--roofline-samples", type=int, help="S of part (c)")
     parser.add_argument("--json", type=Path, help="write everything here")
@@ -311,8 +316,8 @@ def main() -> None:
     print(f"{machine['date']}, {machine['cores']} cores, load {machine['load']:.1f} at the start (a quiet machine has less than 0.5)")
     found: dict[str, Any] = {"machine": machine}
     for case in chosen:
-        found[case.name] = race(case, given.quick, given.roofline_samples)
-        if given.figure:
+        found[case.name] = race(case, given.part or PARTS, given.quick, given.roofline_samples)
+        if given.figure and "growth" in found[case.name]:
             draw(found[case.name]["growth"], given.figure.with_stem(f"{given.figure.stem}-{case.name}"))
         if given.json:
             given.json.write_text(json.dumps(found, indent=1, default=float))

@@ -74,7 +74,9 @@ class Plan:
     def first_room(self, samples: int) -> Room:
         """Capacities at the start. Unused room costs time in every step, room that is too small a compilation."""
         if self.capacity is None:
-            wanted = [64 + 6 * block + limit // 16 for block, limit in zip(self.blocks, self.limits(samples), strict=True)]
+            # ranks grow with the digits that are followed: measured on tanh and ReLU problems, with some reserve
+            start = round(-8 * np.log10(self.rank_tol)) - 8
+            wanted = [start + 6 * block + limit // 16 for block, limit in zip(self.blocks, self.limits(samples), strict=True)]
         else:
             wanted = [self.capacity, self.capacity]
         pick = lambda wish, block, limit: max(min(wish, limit), block)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +15,11 @@ from .ends import BackwardSpan, LazyInput, LazyReadout
 from .mirror import Mirror
 from .problem import Problem
 from .random_matrix import LazyMatrix
-from .sampling import Innovations
+from .sampling import BLOCK, Innovations
 from .training import Probe, State
+
+# Dimensions of test points: the last of the first block, for the best are better spent on training, and other blocks are independent of it.
+RESERVED = (BLOCK - 2, BLOCK)
 
 
 class Room(NamedTuple):
@@ -30,8 +33,10 @@ class Room(NamedTuple):
 class Layout:
     """Which dimension of the innovations drives what, fixed by problem and rule alone.
 
-    First come single vectors (readout, inputs, feedback, biases, gates, test points; room for test points is kept whether or not there
-    are any, so that they change nothing else), then the hidden matrices' directions, interleaved in the order of their creation.
+    Every layer's sites are a population of their own, with a sequence of their own, so that each starts with the best dimensions. First come
+    its single vectors (inputs, gates, readout, feedback, biases), then the images of the hidden matrices' directions, interleaved in the
+    order of their creation. The last dimensions of the first block belong to test points, whether or not there are any, so that these change
+    nothing else.
 
     Attributes:
         depth: L.
@@ -39,6 +44,10 @@ class Layout:
         inputs: rank r0 of the inputs.
         block: directions that one step can add to a backward basis.
         forward_block: the same for a forward basis.
+        gated: whether layers have gates.
+        biased: whether they have biases.
+        direct: for the layers 1…L, whether ξ^ℓ exists.
+        fed_back: whether the readout has feedback weights of its own.
         independent: for the hidden matrices 1…L−1, whether V^ℓ exists.
         feeds_back: for them, whether W^ℓ carries feedback, so that forward images must be conditioned.
         wants: for them, the fields that must come down: "true" for the observables, and what the rule's feedback uses.
@@ -54,6 +63,9 @@ class Layout:
     block: int
     forward_block: int
     gated: bool
+    biased: bool
+    direct: tuple[bool, ...]
+    fed_back: bool
     independent: tuple[bool, ...]
     feeds_back: tuple[bool, ...]
     wants: tuple[tuple[str, ...], ...]
@@ -70,35 +82,61 @@ class Layout:
         fields = 1 if rule.gradient else 2 + rule.learns_outer_products + rule.reconstructs
         independent = tuple(rule.uses(l, "independent") for l in hidden)
         return Layout(
-            rule.depth, p.outputs, coordinates(p)[0].shape[1], p.P * p.outputs * fields, p.P * (2 if rule.reconstructs else 1), rule.gated,
-            independent, tuple(rule.feeds_back(l) for l in hidden), tuple(_wanted(rule, l) for l in hidden), responses,
-            tuple(rule.mirrors and each for each in independent), adjoint, spans,
+            depth=rule.depth, outputs=p.outputs, inputs=coordinates(p)[0].shape[1], block=p.P * p.outputs * fields,
+            forward_block=p.P * (2 if rule.reconstructs else 1), gated=rule.gated, biased=rule.biased,
+            direct=tuple(rule.uses(l, "direct") for l in range(1, rule.depth + 1)), fed_back=rule.uses(rule.depth, "independent"),
+            independent=independent, feeds_back=tuple(rule.feeds_back(l) for l in hidden), wants=tuple(_wanted(rule, l) for l in hidden),
+            responses=responses, mirrors=tuple(rule.mirrors and each for each in independent), adjoint=adjoint, spans=spans,
         )  # fmt: skip
 
-    @property
-    def vectors(self) -> dict[str, int]:
-        """Numbers of dimensions of the single vectors, in order."""
-        gates = self.depth * self.inputs if self.gated else 0
+    def vectors(self, l: int) -> dict[str, int]:
+        """Numbers of dimensions of the single vectors of layer l in 1…L, in order."""
+        top = self.outputs if l == self.depth else 0
         return {
-            "readout": self.outputs, "inputs": self.inputs, "test": self.depth, "feedback": self.outputs, "direct": self.depth * self.outputs,
-            "biases": self.depth,
-            "gates": gates, "test_gates": self.depth if self.gated else 0,
+            "inputs": self.inputs if l == 1 else 0, "gates": self.inputs * self.gated, "readout": top, "feedback": top * self.fed_back,
+            "direct": self.outputs * self.direct[l - 1], "bias": int(self.biased),
         }  # fmt: skip
 
-    def draw_vectors(self, innovations: Innovations) -> dict[str, np.ndarray]:
-        """The single vectors, by name."""
-        total = sum(self.vectors.values())
-        rows = innovations.rows(0, total)
-        ends = np.cumsum(list(self.vectors.values()))
-        return {name: rows[end - n : end] for (name, n), end in zip(self.vectors.items(), ends, strict=True)}
+    def draw_vectors(self, innovations: Innovations, l: int) -> dict[str, np.ndarray]:
+        """The single vectors of layer l, by name."""
+        counts = self.vectors(l)
+        ends = np.cumsum(list(counts.values()))
+        rows = _trained(replace(innovations, population=l), 0, sum(counts.values()))
+        return {name: rows[end - n : end] for (name, n), end in zip(counts.items(), ends, strict=True)}
 
-    def draw_directions(self, innovations: Innovations, first: int, last: int) -> list[list[np.ndarray]]:
-        """Innovations of the directions first…last−1 for every hidden matrix: [forward, backward(, independent(, upward))]."""
-        counts = [2 + own + up for own, up in zip(self.independent, self.mirrors, strict=True)]
-        each, offset = sum(counts), sum(self.vectors.values())
-        rows = innovations.rows(offset + first * each, offset + last * each).reshape(last - first, each, innovations.samples)
-        ends = np.cumsum(counts)
-        return [[rows[:, k] for k in range(end - n, end)] for n, end in zip(counts, ends, strict=True)]
+    def draw_test(self, innovations: Innovations, l: int) -> np.ndarray:
+        """What test points meet beyond the span of the history in layer l: the innovations of their preactivations and of their gates."""
+        return replace(innovations, population=l).rows(*RESERVED)
+
+    def draw_directions(self, innovations: Innovations, first: int, last: int) -> list[dict[str, np.ndarray]]:
+        """Innovations of the directions first…last−1 for every hidden matrix: images of the features and, with V, of what comes to them
+        from above ("forward", "upward"), on the sites of the layer above; images of gradient fields ("backward", "independent"), below."""
+        found: list[dict[str, np.ndarray]] = [{} for _ in self.independent]
+        for l in range(1, self.depth + 1):
+            images = self._images(l)
+            offset, each = sum(self.vectors(l).values()), len(images)
+            rows = _trained(replace(innovations, population=l), offset + first * each, offset + last * each)
+            for k, (matrix, name) in enumerate(images):
+                found[matrix][name] = rows[k::each]
+        return found
+
+    def _images(self, l: int) -> list[tuple[int, str]]:
+        """The (hidden matrix, image) whose values at the sites of layer l are drawn, for one direction."""
+        below, above = l - 2, l - 1
+        found = []
+        if below >= 0:
+            found += [(below, "forward")] + [(below, "upward")] * self.mirrors[below]
+        if above < self.depth - 1:
+            found += [(above, "backward")] + [(above, "independent")] * self.independent[above]
+        return found
+
+
+def _trained(innovations: Innovations, first: int, last: int) -> np.ndarray:
+    """Dimensions first…last−1 of those that do not belong to test points."""
+    start, stop = RESERVED
+    gap = stop - start
+    before = innovations.rows(min(first, start), min(last, start))
+    return np.concatenate([before, innovations.rows(max(first, start) + gap, max(last, start) + gap)])
 
 
 def start(p: Problem, rule: Dynamics, innovations: Innovations, layout: Layout, room: Room, kind, tol: float) -> tuple[State, Probe | None]:
@@ -113,8 +151,8 @@ def start(p: Problem, rule: Dynamics, innovations: Innovations, layout: Layout, 
         tol: tolerance of the bases.
     """
     put = lambda array: jnp.asarray(array, kind)
-    vectors = {name: put(rows) for name, rows in layout.draw_vectors(innovations).items()}
-    samples = innovations.samples
+    layers = [{name: put(rows) for name, rows in layout.draw_vectors(innovations, l).items()} for l in range(1, rule.depth + 1)]
+    bottom, top, samples = layers[0], layers[-1], innovations.samples
     # one buffer each: a step gives the state's memory back for reuse
     tolerance = lambda: jnp.array(tol, wide())
     basis = lambda capacity: Basis.empty(capacity, samples, kind)
@@ -123,20 +161,21 @@ def start(p: Problem, rule: Dynamics, innovations: Innovations, layout: Layout, 
     C = put(coordinates(p)[0])
     hidden = [_hidden(l, p.P, layout, rule, basis(room.forward), span()) for l in range(rule.depth - 1)]
     readout = LazyReadout(
-        vectors["readout"], vectors["readout"] + 0, vectors["feedback"] if rule.uses(rule.depth, "independent") else None,
+        top["readout"], top["readout"] + 0, top["feedback"] if layout.fed_back else None,
         basis(room.forward) if layout.spans else None, jnp.zeros((p.P, room.forward), wide()) if layout.spans else None, tolerance(),
     )  # fmt: skip
-    L = rule.depth
     state = State(
-        matrices=(LazyInput(C, vectors["inputs"], span() if layout.spans else None), *hidden, readout),
-        biases=tuple(vectors["biases"][l : l + 1] for l in range(L)) if rule.biased else (),
+        matrices=(LazyInput(C, bottom["inputs"], span() if layout.spans else None), *hidden, readout),
+        biases=tuple(each["bias"] for each in layers) if rule.biased else (),
         readout_bias=jnp.zeros(p.y.shape[1:], kind),
-        direct=tuple(vectors["direct"][l * p.outputs : (l + 1) * p.outputs] if rule.uses(l + 1, "direct") else None for l in range(L)),
-        gates=tuple(C @ _gate_axes(vectors, layout, l) for l in range(L)) if rule.gated else (),
+        direct=tuple(each["direct"] if exists else None for each, exists in zip(layers, layout.direct, strict=True)),
+        gates=tuple(C @ each["gates"] for each in layers) if rule.gated else (),
         f0=jnp.zeros(p.y.shape, kind),
         t=jnp.zeros((), jnp.int32),
     )
-    return state, None if p.X_test is None else _probe(p, rule, layout, vectors, put)
+    if p.X_test is None:
+        return state, None
+    return state, _probe(p, rule, layers, [put(layout.draw_test(innovations, l)) for l in range(1, rule.depth + 1)], put)
 
 
 def _hidden(l: int, P: int, layout: Layout, rule: Dynamics, basis: Basis, span: BackwardSpan) -> LazyMatrix:
@@ -168,7 +207,7 @@ def supply(state: State, innovations: Innovations, layout: Layout, first: int, l
     """The same network with innovations for the directions first…last−1 of every hidden matrix."""
     first_matrix, *hidden, readout = state.matrices
     drawn = layout.draw_directions(innovations, first, last)
-    supplied = [matrix.supplied(first, *rows) for matrix, rows in zip(hidden, drawn, strict=True)]
+    supplied = [matrix.supplied(first, **rows) for matrix, rows in zip(hidden, drawn, strict=True)]
     return replace(state, matrices=(first_matrix, *supplied, readout))
 
 
@@ -212,19 +251,14 @@ def outside(p: Problem) -> tuple[Float[np.ndarray, "K r0"], Float[np.ndarray, "K
     return inside, np.sqrt(np.maximum(np.sum(p.X_test**2, axis=1) / p.D - np.sum(inside**2, axis=1), 0.0))
 
 
-def _gate_axes(vectors, layout: Layout, l: int):
-    return vectors["gates"][l * layout.inputs : (l + 1) * layout.inputs]
-
-
-def _probe(p: Problem, rule: Dynamics, layout: Layout, vectors, put) -> Probe:
+def _probe(p: Problem, rule: Dynamics, layers: list[dict[str, Any]], noise: list[Any], put) -> Probe:
     """Test points: coordinates on the span of the training inputs, and the norm of what lies beyond it.
 
     All test points share one innovation a layer: only their joint law with the training history matters, not that among themselves.
     """
     inside, beyond = map(put, outside(p))
-    gate = lambda l: inside @ _gate_axes(vectors, layout, l) + beyond[:, None] * vectors["test_gates"][l]
     return Probe(
-        inputs=(inside, beyond, vectors["test"][0]),
-        noise=(*((vectors["test"][l],) for l in range(1, rule.depth)), ()),
-        gates=tuple(gate(l) for l in range(rule.depth)) if rule.gated else (),
+        inputs=(inside, beyond, noise[0][0]),
+        noise=(*((own,) for own, _ in noise[1:]), ()),
+        gates=tuple(inside @ each["gates"] + beyond[:, None] * own for each, (_, own) in zip(layers, noise, strict=True)) if rule.gated else (),
     )

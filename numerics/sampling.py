@@ -1,6 +1,6 @@
 """Standard normal innovations: one scrambled Sobol sequence, moment-matched or plain draws.
 
-Every column (dimension) is a function of (seed, replica, dimension) alone, so that results depend neither on how a run is cut into
+Every column (dimension) is a function of (seed, replica, population, dimension) alone, so that results depend neither on how a run is cut into
 chunks nor on how much capacity was set aside.
 """
 
@@ -31,6 +31,7 @@ class Innovations:
     Args:
         samples: S.
         seed, replica: replicas of one seed are independent.
+        population: of sites; the sequences of different populations are independent.
         kind: "sobol" (scrambled, shuffled between blocks), "moments" (plain draws, each block of dimensions with exact zero mean and
             unit covariance) or "plain".
 
@@ -44,6 +45,7 @@ class Innovations:
     seed: int = 0
     replica: int = 0
     kind: str = "sobol"
+    population: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -66,7 +68,7 @@ class Innovations:
 
     def _block(self, block: int, start: int, stop: int) -> np.ndarray:
         """Dimensions start…stop−1 of a block."""
-        random = np.random.default_rng([self.seed, self.replica, block])
+        random = np.random.default_rng([self.seed, self.replica, self.population, block])
         if self.kind == "sobol":
             return self._sobol(random, block > 0, start, stop)
         normals = random.standard_normal((BLOCK, self.samples))
