@@ -284,13 +284,13 @@ def draw(tables: dict[str, list[dict]], path: Path) -> None:
     figure.savefig(path)
 
 
-def race(case: Case, parts: list[str], quick: bool, roof: int | None) -> dict[str, Any]:
+def race(case: Case, parts: list[str], quick: bool, roof: int | None, repeats: int) -> dict[str, Any]:
     """What was asked for about one problem."""
     deep, T = case.net.depth > 1, case.problem.steps
     sizes = [64, 256, 1024] if quick else [256, 1024, 4096, 8192]
     widths = ([64, 128, 256, 512] if quick else [64, 128, 256, 512, 1024]) if deep else ([256, 512, 1024, 2048] if quick else [512, 1024, 2048, 4096, 8192])
     studies = {
-        "published": lambda: against_published(case, sizes, 2 if quick else 3, quick),
+        "published": lambda: against_published(case, sizes, 2 if quick else repeats, quick),
         "ensembles": lambda: against_ensemble(case, sizes if quick else [*sizes, 16384], widths, quick),
         "roofline": lambda: against_machine(case, roof or (4096 if quick else 65536), 2 if quick else 3),
         "growth": lambda: growth(case, [512, 1024, 2048] if quick else [1024, 4096, 16384, 65536], [T, 2 * T] if quick else [T, 2 * T, 4 * T, 8 * T], 1024, 2),
@@ -304,6 +304,7 @@ def main() -> None:
     parser.add_argument("--problem", choices=("D", "W"), action="append", help="which; both by default")
     parser.add_argument("--gamma0", type=float, action="append", help="for W: 0.1, 1 or 3; 1 by default")
     parser.add_argument("--part", choices=PARTS, action="append", help="which; all by default")
+    parser.add_argument("--repeats", type=int, default=3, help="timed calls against the published algorithm, whose calls take minutes")
     parser.add_argument("--quick", action="store_true", help="small sizes; ratios then say little")
     parser.add_argument("--roofline-samples", type=int, help="S of part (c)")
     parser.add_argument("--json", type=Path, help="write everything here")
@@ -316,7 +317,7 @@ def main() -> None:
     print(f"{machine['date']}, {machine['cores']} cores, load {machine['load']:.1f} at the start (a quiet machine has less than 0.5)")
     found: dict[str, Any] = {"machine": machine}
     for case in chosen:
-        found[case.name] = race(case, given.part or PARTS, given.quick, given.roofline_samples)
+        found[case.name] = race(case, given.part or PARTS, given.quick, given.roofline_samples, given.repeats)
         if given.figure and "growth" in found[case.name]:
             draw(found[case.name]["growth"], given.figure.with_stem(f"{given.figure.stem}-{case.name}"))
         if given.json:
