@@ -34,7 +34,7 @@ class Layout:
     """Which dimension of the innovations drives what, fixed by problem and rule alone.
 
     Every layer's sites are a population of their own, with a sequence of their own, so that each starts with the best dimensions. First come
-    its single vectors (inputs, gates, readout, feedback, biases), then the images of the hidden matrices' directions, interleaved in the
+    its single vectors (readout, inputs, gates, feedback, biases), then the images of the hidden matrices' directions, interleaved in the
     order of their creation. The last dimensions of the first block belong to test points, whether or not there are any, so that these change
     nothing else.
 
@@ -93,7 +93,7 @@ class Layout:
         """Numbers of dimensions of the single vectors of layer l in 1…L, in order."""
         top = self.outputs if l == self.depth else 0
         return {
-            "inputs": self.inputs if l == 1 else 0, "gates": self.inputs * self.gated, "readout": top, "feedback": top * self.fed_back,
+            "readout": top, "inputs": self.inputs if l == 1 else 0, "gates": self.inputs * self.gated, "feedback": top * self.fed_back,
             "direct": self.outputs * self.direct[l - 1], "bias": int(self.biased),
         }  # fmt: skip
 
