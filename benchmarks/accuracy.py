@@ -103,9 +103,8 @@ def plan(fast: bool, full: bool) -> list[tuple[Case, tuple[str, ...], list[int],
         return [(accuracy_problem("GD"), KINDS, sizes, 4), (accuracy_problem("DFA"), ("sobol",), sizes, 4), (problem_w(), ("sobol",), sizes, 4)]
     sizes = [256, 1024, 4096, 16384] if full else [256, 1024, 4096]
     seeds = 16 if full else 8
-    rules = RULES if full else ("GD", "DFA")
-    studies = [(accuracy_problem(rule), KINDS, sizes, seeds) for rule in rules]
-    studies += [(accuracy_problem(rule, "relu"), KINDS if full else ("sobol",), sizes, seeds) for rule in (RULES if full else ("GD",))]
+    studies = [(accuracy_problem(rule), KINDS, sizes, seeds) for rule in RULES]
+    studies += [(accuracy_problem(rule, "relu"), KINDS if full else ("sobol",), sizes, seeds) for rule in RULES]
     two_layer = [256, 1024, 8192, 65536] if full else [256, 1024]
     return [*studies, *((problem_w(g), ("sobol",), two_layer, seeds) for g in ((0.1, 1.0, 3.0) if full else (1.0,)))]
 

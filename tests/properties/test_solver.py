@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
-from derive import DFA, FA, GD, MLP, rho
+from derive import DFA, FA, GD, GLN, MLP, rho
 from numerics import Problem, Solution, SolveFailed, dmft, solve_dmft, solve_lazy, train_finite
 from numerics.basis import Basis, average, bracket
 from numerics.dynamics import dynamics
@@ -202,6 +204,24 @@ def test_columns_of_innovations_depend_on_their_number_alone():
     sobol = Innovations(1024).rows(0, 256)
     correlation = sobol @ sobol.T / 1024
     assert np.abs(correlation - np.eye(256)).max() < 0.2
+
+
+@pytest.mark.parametrize("rule", [GD(), GLN(), FA(0.5)], ids=lambda rule: rule.name)
+def test_each_layers_sites_have_a_sequence_of_their_own(rule):
+    """Every dimension drives one thing; none drives two, none of those that test points use drives training."""
+    p = problem()
+    layout, draw = Layout.of(p, dynamics(rule, MLP(depth=3, activation="tanh"))[0]), Innovations(64)
+    vectors = [layout.draw_vectors(draw, l) for l in (1, 2, 3)]
+    np.testing.assert_array_equal(vectors[2]["readout"], replace(draw, population=3).rows(0, 1))
+    directions = layout.draw_directions(draw, 0, 40)
+    rows = [row for each in (*vectors, *directions) for block in each.values() for row in block]
+    rows += [row for l in (1, 2, 3) for row in layout.draw_test(draw, l)]
+    assert len({row.tobytes() for row in rows}) == len(rows) == sum(sum(layout.vectors(l).values()) + 2 for l in (1, 2, 3)) + 40 * sum(
+        2 + own for own in layout.independent
+    )
+    for whole, first, rest in zip(directions, layout.draw_directions(draw, 0, 13), layout.draw_directions(draw, 13, 40), strict=True):
+        for name, block in whole.items():
+            np.testing.assert_array_equal(block, np.concatenate([first[name], rest[name]]))
 
 
 def test_a_solution_survives_the_disk(solution, tmp_path):
