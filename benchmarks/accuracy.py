@@ -27,7 +27,7 @@ from numerics import solve_dmft
 
 KINDS = ("plain", "moments", "sobol")
 RULES = ("GD", "FA", "DFA", "Hebb", "GLN")
-# Issue 3, item 3: case → {S: largest relative error of the loss curve}
+# What the solver must reach: case → {S: largest relative error of the loss curve}
 TARGETS = {
     "tanh_GD": {4096: 0.003},
     "tanh_DFA": {4096: 0.003},

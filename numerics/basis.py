@@ -12,8 +12,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-# Samples whose products are summed in single precision before sums go on in double.
+# Samples whose products are summed in single precision before sums go on in double. On a CPU the product itself sums in blocks (error 2e-7 of
+# the largest at 2^18 samples), and cutting costs two to four times the product.
+PARTS = {"cpu": 2**18}
 PART = 2**14
+
+
+def part() -> int:
+    """The largest number of samples of one part."""
+    return PARTS.get(jax.default_backend(), PART)
 
 
 def wide() -> jnp.dtype:
@@ -34,10 +41,10 @@ def bracket(a: Float[Array, "n S"], b: Float[Array, "k S"]) -> Float[Array, "n k
 
 
 def _parts(samples: int) -> int:
-    """Number of equal parts with at most `PART` samples each; a multiple of eight where possible, so that devices keep their samples."""
-    if samples <= PART:
+    """Number of equal parts with at most `part()` samples each; a multiple of eight where possible, so that devices keep their samples."""
+    if samples <= part():
         return 1
-    least = -(-samples // PART)
+    least = -(-samples // part())
     candidates = (*range(-(-least // 8) * 8, 8 * least + 8, 8), *range(least, 8 * least))
     return next((count for count in candidates if samples % count == 0), 1)
 

@@ -8,7 +8,7 @@ import pytest
 
 from derive import DFA, FA, GD, MLP, Evolution, Feedback, Hebb, Rational, Rule, dphi, h, z
 from numerics import Problem, solve_dmft
-from numerics.basis import PART, _parts, bracket, wide
+from numerics.basis import _parts, bracket, part, wide
 from numerics.dynamics import dynamics
 from numerics.infinite import Layout, Room, start
 from numerics.sampling import Innovations
@@ -43,7 +43,7 @@ def test_small_matrices_are_double_whatever_the_fields_are():
 
 def test_long_averages_do_not_drift():
     # equal terms are the worst case: every partial sum is rounded the same way, and only within a part
-    samples = 64 * PART
+    samples = 8 * part()
     ones = jnp.full((2, samples), 1.1, "float32")
     np.testing.assert_allclose(bracket(ones, ones), float(np.float32(1.1)) ** 2, rtol=3e-5)
     fields = jnp.asarray(np.random.default_rng(0).normal(size=(3, samples)), "float32")
@@ -52,7 +52,7 @@ def test_long_averages_do_not_drift():
     assert bracket(ones, ones).dtype == wide()
 
 
-@pytest.mark.parametrize(("samples", "parts"), [(1000, 1), (PART, 1), (64 * PART, 64), (1_000_000, 64), (3 * PART, 8), (PART + 1, 5), (1_000_003, 1)])
+@pytest.mark.parametrize(("samples", "parts"), [(1000, 1), (part(), 1), (64 * part(), 64), (61 * part() + 64, 64), (3 * part(), 8), (part() + 1, 5), (16_000_057, 1)])
 def test_averages_are_cut_into_equal_parts(samples, parts):
     # a prime number of samples cannot be cut
     assert _parts(samples) == parts
