@@ -6,7 +6,7 @@ exact. Others are drawn, and reweighted so that ⟨f(m_μ) f(m_ν)⟩ is exact: 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -119,12 +119,12 @@ def drawn(p: Problem, rule: Dynamics, values: dict[str, float], innovations: Inn
     Args:
         p, rule, values: what to solve.
         innovations: where normals come from.
-        layer: 0…L−1; layers have dimensions of their own.
+        layer: 0…L−1; each is a population of its own.
         second: exact ⟨f(m_μ) f(m_ν)⟩, or None for equal weights.
     """
     C = coordinates(p)[0]
     rank = C.shape[1]
-    rows = innovations.rows(layer * (rank + 1), (layer + 1) * (rank + 1)).astype(float)
+    rows = replace(innovations, population=layer + 1).rows(0, rank + 1).astype(float)
     found, S = slopes(rule, values, C @ rows[:rank]), innovations.samples
     test = None
     if p.X_test is not None:
