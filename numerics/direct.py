@@ -28,7 +28,7 @@ from .networks import ACTIVATIONS, Classes, Layer, NetworkTraining, Setup, Weigh
 PROBED = 256  # training examples on which errors are compared
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DirectRun:
     """What came out, one entry a network.
 
@@ -53,6 +53,13 @@ class DirectRun:
     gradient_alignment: Float[np.ndarray, "R L T"]
     weights: tuple[np.ndarray, ...]
     F: tuple[np.ndarray, ...]
+
+    def __repr__(self) -> str:
+        words = lambda values: ", ".join(f"{value:.2f}" for value in values[..., -1].mean(0))
+        return (
+            f"DirectRun: {len(self.loss)} networks, {self.times[-1]} steps; loss {self.loss[:, 0].mean():.3g} → {self.loss[:, -1].mean():.3g}, "
+            f"test {self.test[:, -1].mean():.3f}; weight alignment of layers 2… {words(self.weight_alignment)}"
+        )
 
     def outputs(self, X: Any, activation: str = "tanh") -> list[np.ndarray]:
         """φ(h_1)…φ(h_{L−1}) and h_L of all networks on some inputs, (R, n_l, P) each."""

@@ -8,6 +8,7 @@ from numpy.polynomial.legendre import leggauss
 from scipy.special import ndtr
 
 from derive import DFA, Feedback, Rule, erf, exp, sqrt, teacher_student, x, z
+from derive.activations import activation
 from derive.errors import BadInput, NoClosedForm
 from derive.rules import GLN, Hebb
 from numerics.jaxify import load_source
@@ -205,6 +206,17 @@ def test_the_reported_error_is_that_of_the_sum():
         reported, true = (float(module.I4_error(*entries(C, 4))[0]), abs(float(module.I4(*entries(C, 4))[0]) - exact))
         assert 1e-9 < true < 3e-3
         assert reported == pytest.approx(true, rel=0.5)
+
+
+def test_parameters_reach_the_sums():
+    slope = sp.Symbol("a", positive=True)
+    named = load_source(teacher_student(DFA(), activation(sp.tanh(slope * x), parameters=[slope])).source())
+    plain, C = load_source(teacher_student(DFA(), "tanh").source()), 0.2 * covariance(1)
+    for integral, size, power in (("I2", 2, 0), ("I3", 3, 0), ("J2", 2, 2), ("I4", 4, 2)):
+        value = lambda module, C, integral=integral, size=size, **given: float(getattr(module, integral)(*entries(C, size), **given)[0])
+        # g(a h), whose slope carries a factor a for each p, and in I3 a χ₂ that is not scaled against it
+        assert value(named, C, a=1.3) == pytest.approx(1.3**power * value(plain, 1.69 * C), rel=1e-10)
+        assert value(named, C, a=1.3) != pytest.approx(value(plain, C), rel=1e-2)
 
 
 def test_long_closed_forms_are_not_derived():
