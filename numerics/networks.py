@@ -14,7 +14,7 @@ Source: Kunin et al. 2020; Akrout et al. 2019 (noise as input of the weight mirr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from types import ModuleType
@@ -32,6 +32,8 @@ from .jaxify import jaxify
 ACTIVATIONS: dict[str, Callable] = {"tanh": jnp.tanh, "relu": jax.nn.relu, "linear": lambda q: q}
 GAINS = {"relu": 2.0}
 OPTIMISERS = ("sgd", "adam")
+# What of `NetworkTraining` may be swept.
+NUMBERS = ("rate", "momentum", "weight_decay", "align_rate", "align_momentum", "input_noise", "update_noise", "forward_noise")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +67,7 @@ class NetworkTraining:
         optimiser: of the feedback weights, "sgd" or "adam".
         input_noise: standard deviation of fresh Gaussian inputs that regularisers see in place of activities; None for activities.
         update_noise: variance v; after every step B gets rate · ξ with E[ξ²] = v.
+        forward_noise: the same for W.
         records: how often angles and accuracy are measured, evenly over the run.
     """
 
@@ -78,6 +81,7 @@ class NetworkTraining:
     optimiser: str = "sgd"
     input_noise: float | None = None
     update_noise: float = 0.0
+    forward_noise: float = 0.0
     records: int = 20
 
     def __post_init__(self) -> None:
@@ -98,9 +102,10 @@ class NetworkRun:
         loss, accuracy: cross-entropy of the training set, share of right answers on the test set.
         angles: between B_l and W_lᵀ in degrees, layers from the second; 0 with backpropagation.
         gains: |B_l|/|W_l|.
+        sizes: root mean square of the entries of W_l; empty where it was not asked for.
 
     Shapes:
-        loss, accuracy (R, T); angles, gains (R, L, T), R being parameters × seeds in this order.
+        loss, accuracy (R, T); angles, gains, sizes (R, L, T), R being parameters × seeds in this order.
     """
 
     times: np.ndarray
@@ -108,6 +113,7 @@ class NetworkRun:
     accuracy: Float[np.ndarray, "R T"]
     angles: Float[np.ndarray, "R L T"]
     gains: Float[np.ndarray, "R L T"]
+    sizes: Float[np.ndarray, "R L T"] = field(default_factory=lambda: np.zeros((0, 0, 0)))
 
     @property
     def diverged(self) -> np.ndarray:
@@ -150,7 +156,8 @@ def train_network(
         widths: of the hidden layers.
         activation: "tanh", "relu" or "linear".
         training: how; `NetworkTraining()` by default.
-        parameters: values of the regulariser's symbols; sequences of equal length are trained side by side.
+        parameters: values of the regulariser's symbols, and of numbers in `training` by name (rate, momentum, weight_decay, align_rate,
+            align_momentum, input_noise, update_noise, forward_noise) that replace its own; sequences of equal length are trained side by side.
         seeds: networks for each value.
         seed: of all random numbers.
 
@@ -160,7 +167,7 @@ def train_network(
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation={activation!r} is not known here: give one of {', '.join(map(repr, ACTIVATIONS))}")
     setup = Setup(jaxify(regulariser) if regulariser is not None else None, activation, training or NetworkTraining())
-    values = _swept(setup.module, parameters)
+    values = _swept(setup, parameters)
     keys = jax.random.split(jax.random.key(seed), positive_integer("seeds", seeds, "a number of networks"))
     arrays = tuple(jnp.asarray(each) for each in (data.X, data.labels, data.X_test, data.labels_test))
     sizes = (data.X.shape[1], *widths, data.count)
@@ -168,8 +175,8 @@ def train_network(
     found = jax.jit(jax.vmap(jax.vmap(one, in_axes=(None, 0)), in_axes=(0, None)))(values, keys)
     flat = [np.asarray(each).reshape(-1, *each.shape[2:]) for each in found]
     times = np.linspace(0, setup.training.steps, setup.training.records + 1).astype(int)[1:]
-    loss, accuracy, angles, gains = flat
-    return NetworkRun(times, loss, accuracy, angles.transpose(0, 2, 1), gains.transpose(0, 2, 1))
+    loss, accuracy, *layers = flat
+    return NetworkRun(times, loss, accuracy, *(each.transpose(0, 2, 1) for each in layers))
 
 
 class Setup(NamedTuple):
@@ -191,33 +198,35 @@ class Setup(NamedTuple):
     shared: tuple[Any, ...] = ()
 
 
-def _swept(module: ModuleType | None, parameters: Mapping[str, Any] | None) -> dict[str, Array]:
+def _swept(setup: Setup, parameters: Mapping[str, Any] | None) -> dict[str, Array]:
     """Parameters as arrays of one common length."""
+    module = setup.module
     given = {str(name): np.atleast_1d(np.asarray(value, float)) for name, value in (parameters or {}).items()}
     length = max((len(value) for value in given.values()), default=1)
     for name, value in given.items():
         if len(value) not in (1, length):
             raise ValueError(f"parameters[{name!r}] has {len(value)} values, others {length}: give sequences of one length")
     if module is not None:
-        settle(module.NAME, module.PARAMETERS, {name: value[0] for name, value in given.items()})
+        if clash := set(module.PARAMETERS) & set(NUMBERS):
+            raise ValueError(f"the symbol {min(clash)} of {module.NAME} has the name of a number in NetworkTraining: rename the symbol")
+        settle(module.NAME, module.PARAMETERS, {name: value[0] for name, value in given.items() if name not in NUMBERS})
     return {name: jnp.broadcast_to(value, (length,)) for name, value in given.items()} or {"": jnp.zeros(1)}
 
 
 def _train(data, sizes: tuple[int, ...], setup: Setup, parameters, key):
     """One network from start to end: loss, accuracy, angles and gains at the recorded times."""
     X, labels, X_test, labels_test = data
-    training = setup.training
+    training = replace(setup.training, **{name: value for name, value in parameters.items() if name in NUMBERS})
     start, course = jax.random.split(key)
-    named = {name: value for name, value in parameters.items() if name}
-    update = partial(_update, setup=setup, parameters=named)
+    symbols = {name: value for name, value in parameters.items() if name and name not in NUMBERS}
+    update = partial(_update, setup=setup._replace(training=training), parameters=symbols)
 
-    def step(weights: Weights, key):
-        pick, noise = jax.random.split(key)
-        rows = jax.random.randint(pick, (training.batch,), 0, X.shape[0])
-        return update(weights, X[rows].T, labels[rows], noise), None
+    def step(weights: Weights, given):
+        rows, key = given
+        return update(weights, X[rows].T, labels[rows], key), None
 
-    def measured(weights: Weights, keys):
-        weights, _ = jax.lax.scan(step, weights, keys)
+    def measured(weights: Weights, given):
+        weights, _ = jax.lax.scan(step, weights, given)
         outputs = lambda inputs: _forward(weights.layers, inputs.T, setup.activation)[0][-1]
         pairs = [(layer.W.T if layer.B is None else layer.B, layer.W.T) for layer in weights.layers[1:]]
         angles = [_angle(*pair) for pair in pairs]
@@ -225,21 +234,25 @@ def _train(data, sizes: tuple[int, ...], setup: Setup, parameters, key):
         found = outputs(X_test)
         # a network that has left the finite numbers answers nothing
         right = jnp.mean((jnp.argmax(found, axis=0) == labels_test) & jnp.all(jnp.isfinite(found), axis=0))
-        return weights, (_cross_entropy(outputs(X), labels), right, jnp.array(angles), jnp.array(gains))
+        sizes = [jnp.linalg.norm(W) / jnp.sqrt(W.size) for _, W in pairs]
+        return weights, (_cross_entropy(outputs(X), labels), right, jnp.array(angles), jnp.array(gains), jnp.array(sizes))
 
-    each = training.steps // training.records
-    keys = jax.random.split(course, training.records * each).reshape(training.records, each)
-    return jax.lax.scan(measured, _initial(start, sizes, setup), keys)[1]
+    times, (pick, noise) = (training.records, training.steps // training.records), jax.random.split(course)
+    # all at once: random numbers inside the loop are what takes longest to compile
+    rows = jax.random.randint(pick, (*times, training.batch), 0, X.shape[0])
+    keys = jax.random.split(noise, times)
+    return jax.lax.scan(measured, _initial(start, sizes, setup), (rows, keys))[1]
 
 
 def _initial(key, sizes: tuple[int, ...], setup: Setup) -> Weights:
-    layers = []
+    # one draw for all weights: every draw of its own is seconds of compiling
+    drawn, place, layers = jax.random.normal(key, (2 * sum(n * m for n, m in pairwise(sizes)),)), 0, []
     for index, (n, m) in enumerate(pairwise(sizes)):
-        own, feedback = jax.random.split(jax.random.fold_in(key, index))
         scale = jnp.sqrt(GAINS.get(setup.activation, 1.0) / n)
+        W, B = scale * drawn[place : place + 2 * n * m].reshape(2, n * m)
+        place += 2 * n * m
         learns = index > 0 and setup.module is not None
-        B = scale * jax.random.normal(feedback, (n, m)) if learns else None
-        layers.append(Layer(scale * jax.random.normal(own, (m, n)), jnp.zeros((m, 1)), B))
+        layers.append(Layer(W.reshape(m, n), jnp.zeros((m, 1)), B.reshape(n, m) if learns else None))
     rest = lambda layer: jax.tree.map(jnp.zeros_like, (layer.W, layer.b))
     moment = lambda layer: None if layer.B is None else (jnp.zeros_like(layer.B), jnp.zeros_like(layer.B), jnp.zeros(()))
     return Weights(tuple(layers), tuple(map(rest, layers)), tuple(map(moment, layers)))
@@ -270,8 +283,10 @@ def _update(weights: Weights, x, labels, key, *, setup: Setup, parameters) -> We
         v_W = training.momentum * v_W + (_tied(gradient, setup.shared[l]) if setup.shared else gradient)
         v_b = training.momentum * v_b + jnp.sum(delta, axis=1, keepdims=True) * setup.biased
         task = -training.rate * v_W
-        learnt = Layer((1 - training.weight_decay) * layer.W + task, layer.b - training.rate * v_b, layer.B)
-        aligned, moment = _align(layer, learnt, task, inputs[l], weights.moments[l], jax.random.fold_in(key, l), setup, parameters)
+        own, other = jax.random.split(jax.random.fold_in(key, l))
+        W = (1 - training.weight_decay) * layer.W + task + _noise(other, layer.W, training.rate, training.forward_noise)
+        learnt = Layer(W, layer.b - training.rate * v_b, layer.B)
+        aligned, moment = _align(layer, learnt, task, inputs[l], weights.moments[l], own, setup, parameters)
         found.append((aligned, (v_W, v_b), moment))
         if l:
             slope = jax.jvp(ACTIVATIONS[setup.activation], (hs[l - 1],), (jnp.ones_like(hs[l - 1]),))[1]
@@ -299,10 +314,15 @@ def _align(before: Layer, after: Layer, task, x, moment, key, setup: Setup, para
         given["b"] = before.b
     gradient, copied = copied_gradient(module, given | parameters, task)
     change, moment = _descent(gradient, moment, training)
-    noise = training.rate * jnp.sqrt(training.update_noise) * jax.random.normal(outer, before.B.shape)
+    noise = _noise(outer, before.B, training.rate, training.update_noise)
     nothing = {"task_gradient": jnp.zeros_like(before.W)} if "task_gradient" in module.ARGUMENTS else {}
     W = after.W - training.align_rate * module.forward_gradient(**given, **nothing, **parameters)
     return Layer(W, after.b, before.B + change + copied + noise), moment
+
+
+def _noise(key, like, rate, variance):
+    """rate · ξ with E[ξ²] = variance; nothing where there is none, as random numbers cost more than the step."""
+    return 0.0 if isinstance(variance, float) and variance == 0 else rate * jnp.sqrt(variance) * jax.random.normal(key, like.shape, like.dtype)
 
 
 def copied_gradient(module: ModuleType, given: Mapping[str, Any], task: Float[Array, "m n"]) -> tuple[Any, Any]:

@@ -85,13 +85,14 @@ def shapes(channels: int, stages: tuple[Stage, ...], classes: int) -> dict[str, 
 
 def start(key, sizes: dict[str, tuple[int, int, int]], transported: bool, kind: Any = jnp.float32) -> Network:
     """He initialisation of W, and an independent draw for B."""
-    draw = lambda key, m, n, scale: (scale * jax.random.normal(key, (m, n))).astype(kind)
-    W, B = {}, {}
-    for place, (name, (m, n, _)) in enumerate(sizes.items()):
-        own, other = jax.random.split(jax.random.fold_in(key, place))
-        scale = jnp.sqrt((1.0 if name == "readout" else 2.0) / n)
-        W[name] = draw(own, m, n, scale)
-        B[name] = W[name].T if transported else draw(other, m, n, scale).T
+    # one draw for all kernels: every draw of its own is seconds of compiling
+    drawn, place, W, B = jax.random.normal(key, (2 * sum(m * n for m, n, _ in sizes.values()),)).astype(kind), 0, {}, {}
+    for name, (m, n, _) in sizes.items():
+        scale = jnp.sqrt((1.0 if name == "readout" else 2.0) / n).astype(kind)
+        own, other = scale * drawn[place : place + 2 * m * n].reshape(2, m * n)
+        place += 2 * m * n
+        W[name] = own.reshape(m, n)
+        B[name] = W[name].T if transported else other.reshape(n, m)
     maps = [name for name in sizes if name != "readout"]
     column = lambda name, value: jnp.full((sizes[name][0], 1), value, kind)
     norms = {name: Norm(column(name, 1.0), column(name, 0.0)) for name in maps}
@@ -168,13 +169,12 @@ def _run(arrays, sizes, stages, setup: Setup, key):
     rest = jax.tree.map(jnp.zeros_like, (network.W, network.norms))
     moments = {name: (jnp.zeros_like(B), jnp.zeros_like(B), jnp.zeros((), B.dtype)) for name, B in network.B.items()}
 
-    def step(carry, key):
-        rows = jax.random.randint(key, (training.batch,), 0, images.shape[0])
+    def step(carry, rows):
         network, velocity, moments = carry
         return update(network, velocity, moments, images[rows], labels[rows], stages, setup), None
 
-    def measured(carry, keys):
-        carry, _ = jax.lax.scan(step, carry, keys)
+    def measured(carry, rows):
+        carry, _ = jax.lax.scan(step, carry, rows)
         network = carry[0]
         found = outputs(network, images_test, stages, learning=False)[0]
         right = jnp.mean((jnp.argmax(found, axis=0) == labels_test) & jnp.all(jnp.isfinite(found), axis=0))
@@ -183,8 +183,8 @@ def _run(arrays, sizes, stages, setup: Setup, key):
         angles = jnp.array([_angle(*pair) for pair in pairs])
         return carry, (loss, right, angles, jnp.array([jnp.linalg.norm(B) / jnp.linalg.norm(W) for B, W in pairs]))
 
-    keys = jax.random.split(course, training.records * (training.steps // training.records)).reshape(training.records, -1)
-    return jax.lax.scan(measured, (network, rest, moments), keys)[1]
+    rows = jax.random.randint(course, (training.records, training.steps // training.records, training.batch), 0, images.shape[0])
+    return jax.lax.scan(measured, (network, rest, moments), rows)[1]
 
 
 def update(network: Network, velocity, moments, images, labels, stages: tuple[Stage, ...], setup: Setup):

@@ -80,7 +80,7 @@ def test_no_part_can_be_left_out(name, missing, felt):
 @pytest.mark.slow
 def test_all_primitives_together_with_biases_batches_and_decay():
     net, training = MLP(depth=2, activation="tanh", sigma_w=1.25, sigma_b=0.5), Training(weight_decay=lam, batches=True)
-    p = problem(weight_decay=0.1, batches=[[0], [0, 1]])
+    p = problem(steps=3, weight_decay=0.1, batches=[[0], [0, 1]])
     scores = worst(p, ALL, net, training)
     assert max(scores.values()) < LIMIT, scores
     assert max(worst(p, ALL, net, training, without=("response E",)).values()) > LIMIT + 1

@@ -1,11 +1,13 @@
 """Small classifiers with evolving feedback weights: the step against JAX's own gradients, exact identities between rules, and failures."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sympy as sp
 
 from derive import Regulariser, alpha, amp, decay, null, self_feedback, tied_gradient
 from numerics import jaxify
@@ -78,6 +80,40 @@ def test_adam_takes_steps_of_its_rate_at_first():
     start = weights(transposed=False)
     after = step(start, decay / 2 + self_feedback, NetworkTraining(align_rate=0.01, optimiser="adam"))
     np.testing.assert_allclose(np.abs(after.layers[1].B - start.layers[1].B), 0.01, rtol=1e-4)
+
+
+def test_noise_hits_what_it_is_said_to_hit():
+    start, quiet = weights(transposed=False), NetworkTraining(rate=0.1)
+    still, noisy, forward = (step(start, Regulariser(), each) for each in (quiet, replace(quiet, update_noise=4.0), replace(quiet, forward_noise=4.0)))
+    moved = np.concatenate([np.ravel(a.B - b.B) for a, b in zip(noisy.layers[1:], start.layers[1:], strict=True)])
+    # rate √v = 0.2; 32 entries: 12 % standard error
+    assert abs(moved.std() / 0.2 - 1) < 0.5 and abs(moved.mean()) < 0.15
+    assert all(np.array_equal(a.W, b.W) for a, b in zip(noisy.layers, still.layers, strict=True))
+    shaken = np.concatenate([np.ravel(a.W - b.W) for a, b in zip(forward.layers, still.layers, strict=True)])
+    assert abs(shaken.std() / 0.2 - 1) < 0.5
+    assert all(np.array_equal(a.B, b.B) for a, b in zip(forward.layers[1:], start.layers[1:], strict=True))
+
+
+def test_noise_builds_up_as_derived():
+    """Kolen–Pollack: B − Wᵀ forgets at λ whatever W does, so noise in B adds η² v (1 − q^{2n})/(1 − q²) to its square, q = 1 − λ."""
+    training, variances = NetworkTraining(steps=60, batch=16, records=1, rate=0.05, weight_decay=0.02, align_rate=0.02), np.array([0.0, 1.0])
+    run = train_network(data(), decay / 2 + tied_gradient, (40,), "tanh", training, parameters={"update_noise": variances}, seeds=8)
+    gap = run.sizes**2 * (1 + run.gains**2 - 2 * run.gains * np.cos(np.radians(run.angles)))
+    added = (gap[8:] - gap[:8])[:, 0, -1]
+    expected = 0.05**2 * (1 - 0.98**120) / (1 - 0.98**2)
+    # 120 entries and 8 networks: 5 % standard error, and as much from the overlap with what is left of the start
+    assert abs(added.mean() / expected - 1) < 0.25, added
+    assert added.mean() < 0.6 * 60 * 0.05**2  # a free walk, were nothing forgotten
+
+
+def test_numbers_of_training_are_swept_too():
+    both = train_network(data(), decay / 2 + self_feedback, (8,), "tanh", SHORT, parameters={"align_rate": [0.001, 0.1]})
+    alone = train_network(data(), decay / 2 + self_feedback, (8,), "tanh", replace(SHORT, align_rate=0.1))
+    np.testing.assert_allclose(both.angles[2:], alone.angles, rtol=1e-8)
+    assert np.all(both.angles[:2, 0, -1] > both.angles[2:, 0, -1] + 10)
+    rate = sp.Symbol("rate")
+    with pytest.raises(ValueError, match="the symbol rate of .* rename the symbol"):
+        train_network(data(), rate * decay, (8,), "tanh", SHORT, parameters={"rate": 0.1})
 
 
 def test_runs_learn_and_align():

@@ -114,6 +114,22 @@ def test_learning_feedback_takes_in_weights_that_decay():
         b, left = (1 - rate) * b + rate * left, left * (1 - step * decay)
 
 
+def test_learning_feedback_takes_in_updates_that_decay():
+    """B's weight of the update made at 0, iterated, against the equation's sum: the update is in W one step after it was made."""
+    rate, decay, step, share = Rational(1, 5), Rational(1, 10), Rational(1, 2), Rational(1, 3)
+    evolution = Evolution(decay=rate, pull=rate, copy=share)
+    for training in (Training(weight_decay=decay), Training(weight_decay=decay, momentum=Rational(1, 4))):
+        rule = Rule("both", dphi(h) * z, Feedback(independent=1, evolution=evolution))
+        terms = dmft_equations(rule, MLP(2, "tanh"), training)
+        weight = [training.memory(sp.Integer(now)).subs(eta, step) for now in range(5)]
+        assert sp.simplify(weight[0]) == 0 and sp.simplify(weight[1] - 1) == 0
+        b = sp.S.Zero
+        for now in range(4):
+            spelled = terms.feedback_memory.subs({s: 0, t: now}).doit().replace(F.memory, lambda at, made: training.memory(at - made)).subs(eta, step)
+            assert sp.simplify(spelled - b) == 0
+            b = (1 - rate) * b + rate * weight[now] + share * (weight[now + 1] - weight[now])
+
+
 def test_outputs_index_what_comes_back_and_nothing_else():
     eqs = dmft_equations(FA(rho), MLP(2, "tanh"), Training(loss="cross-entropy", outputs=C)).equations
     one, two = F.with_output(mu, c), F.with_output(nu, d)
