@@ -125,8 +125,8 @@ def test_learning_feedback_takes_in_updates_that_decay():
         assert sp.simplify(weight[0]) == 0 and sp.simplify(weight[1] - 1) == 0
         b = sp.S.Zero
         for now in range(4):
-            spelled = terms.feedback_memory.subs({s: 0, t: now}).doit().replace(F.memory, lambda at, made: training.memory(at - made)).subs(eta, step)
-            assert sp.simplify(spelled - b) == 0
+            spelled = terms.feedback_memory.subs({s: 0, t: now}).doit().replace(F.memory, lambda at, made, each=training: each.memory(at - made))
+            assert sp.simplify(spelled.subs(eta, step) - b) == 0
             b = (1 - rate) * b + rate * weight[now] + share * (weight[now + 1] - weight[now])
 
 
