@@ -171,8 +171,10 @@ def train_network(
     keys = jax.random.split(jax.random.key(seed), positive_integer("seeds", seeds, "a number of networks"))
     arrays = tuple(jnp.asarray(each) for each in (data.X, data.labels, data.X_test, data.labels_test))
     sizes = (data.X.shape[1], *widths, data.count)
-    one = lambda given, key: _train(arrays, sizes, setup, given, key)
-    found = jax.jit(jax.vmap(jax.vmap(one, in_axes=(None, 0)), in_axes=(0, None)))(values, keys)
+    how = setup.training
+    drawn = _drawn(keys, sizes, activation, setup.module is not None, (how.records, how.steps // how.records), how.batch, len(data.X))
+    one = lambda given, random: _train(arrays, setup, given, *random)
+    found = jax.jit(jax.vmap(jax.vmap(one, in_axes=(None, 0)), in_axes=(0, None)))(values, drawn)
     flat = [np.asarray(each).reshape(-1, *each.shape[2:]) for each in found]
     times = np.linspace(0, setup.training.steps, setup.training.records + 1).astype(int)[1:]
     loss, accuracy, *layers = flat
@@ -213,11 +215,23 @@ def _swept(setup: Setup, parameters: Mapping[str, Any] | None) -> dict[str, Arra
     return {name: jnp.broadcast_to(value, (length,)) for name, value in given.items()} or {"": jnp.zeros(1)}
 
 
-def _train(data, sizes: tuple[int, ...], setup: Setup, parameters, key):
-    """One network from start to end: loss, accuracy, angles and gains at the recorded times."""
+@partial(jax.jit, static_argnums=(1, 2, 3, 4, 5, 6))
+def _drawn(keys, sizes: tuple[int, ...], activation: str, learns: bool, times: tuple[int, int], batch: int, P: int):
+    """Start, rows of all batches and keys for noise, for every network; apart from training, so that it compiles once for all rules."""
+
+    def one(key):
+        start, course = jax.random.split(key)
+        pick, noise = jax.random.split(course)
+        rows = jax.random.randint(pick, (*times, batch), 0, P)
+        return _initial(start, sizes, activation, learns), rows, jax.random.split(noise, times)
+
+    return jax.vmap(one)(keys)
+
+
+def _train(data, setup: Setup, parameters, start: Weights, rows, keys):
+    """One network from start to end: loss, accuracy, angles, gains and sizes at the recorded times."""
     X, labels, X_test, labels_test = data
     training = replace(setup.training, **{name: value for name, value in parameters.items() if name in NUMBERS})
-    start, course = jax.random.split(key)
     symbols = {name: value for name, value in parameters.items() if name and name not in NUMBERS}
     update = partial(_update, setup=setup._replace(training=training), parameters=symbols)
 
@@ -237,21 +251,17 @@ def _train(data, sizes: tuple[int, ...], setup: Setup, parameters, key):
         sizes = [jnp.linalg.norm(W) / jnp.sqrt(W.size) for _, W in pairs]
         return weights, (_cross_entropy(outputs(X), labels), right, jnp.array(angles), jnp.array(gains), jnp.array(sizes))
 
-    times, (pick, noise) = (training.records, training.steps // training.records), jax.random.split(course)
-    # all at once: random numbers inside the loop are what takes longest to compile
-    rows = jax.random.randint(pick, (*times, training.batch), 0, X.shape[0])
-    keys = jax.random.split(noise, times)
-    return jax.lax.scan(measured, _initial(start, sizes, setup), (rows, keys))[1]
+    return jax.lax.scan(measured, start, (rows, keys))[1]
 
 
-def _initial(key, sizes: tuple[int, ...], setup: Setup) -> Weights:
+def _initial(key, sizes: tuple[int, ...], activation: str, learning: bool) -> Weights:
     # one draw for all weights: every draw of its own is seconds of compiling
     drawn, place, layers = jax.random.normal(key, (2 * sum(n * m for n, m in pairwise(sizes)),)), 0, []
     for index, (n, m) in enumerate(pairwise(sizes)):
-        scale = jnp.sqrt(GAINS.get(setup.activation, 1.0) / n)
+        scale = jnp.sqrt(GAINS.get(activation, 1.0) / n)
         W, B = scale * drawn[place : place + 2 * n * m].reshape(2, n * m)
         place += 2 * n * m
-        learns = index > 0 and setup.module is not None
+        learns = index > 0 and learning
         layers.append(Layer(W.reshape(m, n), jnp.zeros((m, 1)), B.reshape(n, m) if learns else None))
     rest = lambda layer: jax.tree.map(jnp.zeros_like, (layer.W, layer.b))
     moment = lambda layer: None if layer.B is None else (jnp.zeros_like(layer.B), jnp.zeros_like(layer.B), jnp.zeros(()))

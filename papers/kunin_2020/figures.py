@@ -13,7 +13,7 @@ import numpy as np
 
 Arrays = dict[str, np.ndarray]
 COLOURS = {
-    "BP": "0.2", "FA": "0.6", "SA": "C0", "AA": "C1", "WM": "C3", "IA": "C2", "KP": "C4", "WM, noise": "C5",
+    "BP": "0.2", "FA": "0.6", "SA": "C0", "AA": "C1", "WM": "C3", "IA": "C2", "KP": "C4", "WM, noise": "C5", "AA, SGD": "C8",
 }  # fmt: skip
 
 
@@ -25,6 +25,9 @@ def draw(data: dict[str, Arrays], folder: Path) -> None:
         "width": _width(data["cosines"], data["weights"]),
         "networks": _networks(data["networks"], data["sweep"]),
         "residual": _residual(data["residual"]),
+        "depths": _depths(data["depths"]),
+        "optimisers": _optimisers(data["optimisers"], data["sweep"]),
+        "noise": _noise(data["noise"]),
     }.items():
         figure.savefig(folder / f"{name}.png", dpi=110)
         plt.close(figure)
@@ -141,3 +144,68 @@ def _residual(runs: Arrays):
     right.set(xlabel="convolutions in order, last: readout", ylabel="angle of B and Wᵀ (degrees)", title="last step", ylim=(0, 95))
     left.legend(frameon=False)
     return figure
+
+
+def _depths(runs: Arrays):
+    figure, (left, right) = _panels(2)
+    depths = runs["depths"]
+    for name in ("BP", "FA", "SA", "AA", "KP", "IA", "WM"):
+        accuracy = np.array([100 * runs[f"{name} {depth} accuracy"].mean() for depth in depths])
+        left.plot(depths, accuracy, "o-", ms=4, color=COLOURS[name], label=name)
+        if name != "BP":
+            angles = np.array([runs[f"{name} {depth} angles"].mean() for depth in depths])
+            right.plot(depths, angles, "o-", ms=4, color=COLOURS[name])
+    for axis in (left, right):
+        axis.set_xscale("log")
+        axis.set_xticks(depths, [str(depth) for depth in depths])
+        axis.minorticks_off()
+    left.set(xlabel="hidden layers", ylabel="test accuracy (%)", title="digits, tanh, same steps at every depth")
+    right.set(xlabel="hidden layers", ylabel="angle of B and Wᵀ (degrees)", title="last step, mean over layers", ylim=(0, 95))
+    left.legend(frameon=False, fontsize=8, loc="lower left")
+    return figure
+
+
+def _optimisers(runs: Arrays, sweep: Arrays):
+    figure, (left, middle, right) = _panels(3)
+    for axis, name in ((left, "AA"), (middle, "IA")):
+        for optimiser, style in (("SGD", "o-"), ("momentum", "s--"), ("Adam", "^:")):
+            axis.semilogx(runs["rates"], 100 * runs[f"{name} {optimiser} accuracy"].mean(axis=1), style, ms=4, color=COLOURS[name], label=optimiser)
+        axis.set(xlabel="rate of the alignment step", ylabel="test accuracy (%)", title=f"{name}, ReLU, three hidden layers", ylim=(0, 102))
+        axis.legend(frameon=False, loc="lower left")
+    for name in ("WM", "IA"):
+        for suffix, style in (("", "o-"), (", centred", "s--")):
+            accuracy = 100 * sweep[f"relu {name}{suffix} accuracy"].mean(axis=1)
+            right.semilogx(sweep["strengths"], accuracy, style, ms=4, color=COLOURS[name], label=name + suffix)
+    right.set(xlabel="strength of amp", ylabel="test accuracy (%), two networks", title="with and without centring, ReLU", ylim=(0, 102))
+    right.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _noise(runs: Arrays):
+    figure, (left, middle, right) = _panels(3)
+    variances = runs["variances"]
+    shown = np.where(variances == 0, variances[1] / 10, variances)
+    for where, names, style in (("feedback", ("SA", "KP", "IA", "WM, noise"), "o-"), ("all", ("BP", "SA", "KP"), "s--")):
+        for name in names:
+            said = name if where == "feedback" else f"{name}, all weights"
+            accuracy = 100 * runs[f"{where} {name} accuracy"].mean(axis=1)
+            left.semilogx(shown, accuracy, style, ms=4, color=COLOURS[name], label=said)
+            if where == "feedback":
+                middle.semilogx(shown, runs[f"{where} {name} angles"].mean(axis=(1, 2)), style, ms=4, color=COLOURS[name])
+    for name in ("SA", "KP"):
+        right.loglog(variances[1:], np.sqrt(runs[f"{name} derived"][1:]), color=COLOURS[name], lw=1)
+        right.loglog(variances[1:], noise_of(runs, name)[1:], "o", ms=4, color=COLOURS[name], label=name)
+    left.set(xlabel="variance of noise (leftmost: none)", ylabel="test accuracy (%)", title="noise in every update, tanh")
+    middle.set(xlabel="variance of noise in B", ylabel="angle of B and Wᵀ (degrees)", title="mean over layers", ylim=(0, 95))
+    right.set(xlabel="variance of noise in B", ylabel="what it leaves of B − Wᵀ, r.m.s.", title="lines: derived")
+    left.legend(frameon=False, fontsize=7)
+    right.legend(frameon=False)
+    return figure
+
+
+def noise_of(runs: Arrays, name: str) -> np.ndarray:
+    """Root mean square of the entries of B − Wᵀ that noise in B alone adds, over layers and networks; negative where it takes away."""
+    gains, cosine = runs[f"feedback {name} gains"], np.cos(np.radians(runs[f"feedback {name} angles"]))
+    square = runs[f"feedback {name} sizes"] ** 2 * (1 + gains**2 - 2 * gains * cosine)
+    added = np.mean(square - square[:1], axis=(1, 2))
+    return np.sign(added) * np.sqrt(np.abs(added))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import sympy as sp
-from sklearn.datasets import load_digits
 
 from derive import Regulariser, amp, decay, null, self_feedback, sparse, tied_gradient
+from lazyrich.data import ten_classes
 from numerics import Classes, NetworkTraining, Stage, train_network, train_residual
 
 strength = sp.Symbol("strength", positive=True)
@@ -21,18 +24,34 @@ RULES: dict[str, tuple[Regulariser | None, dict[str, float]]] = {
     "WM, noise": (decay / 2 + amp, {"input_noise": 1.0}),
 }
 SWEEPS = {"WM": decay / 2 + strength * amp, "IA": decay / 2 + strength * amp + null / 2, "AA": strength * (sparse / 2 + amp)}
+SWEEPS |= {f"{name}, centred": SWEEPS[name].configure(centred=True) for name in ("WM", "IA")}
+
+
+_source = ["digits"]
+
+
+def use(source: str) -> None:
+    """Take the images of another source from here on: mnist:FOLDER.
+
+    Raises:
+        ValueError: images of several channels.
+    """
+    if source.partition(":")[0] not in ("digits", "mnist"):
+        raise ValueError(f"--data {source}: these networks take images of one channel; give mnist:FOLDER")
+    _source.append(source)
 
 
 def data() -> Classes:
-    """1200 digits to learn, 597 to test, centred, with unit mean square."""
-    images, labels = load_digits(return_X_y=True)
-    images = (images - images.mean(axis=0)) / images.std()
-    order = np.random.default_rng(0).permutation(len(images))
-    learn, test = order[:1200], order[1200:]
-    return Classes(images[learn], labels[learn], images[test], labels[test])
+    """1200 digits to learn, 597 to test (MNIST: 4000 and 2000), centred, with unit mean square."""
+    learn, test = ten_classes(_source[-1], *((1200, 597) if _source[-1] == "digits" else (4000, 2000)))
+    X, X_test = (images.reshape(len(images), -1).astype(float) for images, _ in (learn, test))
+    mean = X.mean(axis=0)
+    scale = (X - mean).std()
+    return Classes((X - mean) / scale, learn[1], (X_test - mean) / scale, test[1])
 
 
-def _training(full: bool, activation: str, **changes) -> NetworkTraining:
+def training(full: bool, activation: str, **changes) -> NetworkTraining:
+    """500 steps (full: 3000) on batches of 32, unless changed."""
     return NetworkTraining(**({"steps": 3000 if full else 500, "batch": 32, "rate": 0.02 if activation == "tanh" else 0.01, "records": 10} | changes))
 
 
@@ -41,7 +60,7 @@ def networks(full: bool) -> dict[str, object]:
     found: dict[str, object] = {}
     width = 96 if full else 64
     for name, (regulariser, changes) in RULES.items():
-        run = train_network(data(), regulariser, (width,) * 3, "tanh", _training(full, "tanh", **changes), seeds=4 if full else 2)
+        run = train_network(data(), regulariser, (width,) * 3, "tanh", training(full, "tanh", **changes), seeds=4 if full else 2)
         found |= {"steps": run.times} | {f"{name} {what}": getattr(run, what) for what in ("loss", "accuracy", "angles", "gains")}
     return found
 
@@ -53,12 +72,13 @@ def sweep(full: bool) -> dict[str, object]:
     for activation in ("relu", "tanh") if full else ("relu",):
         for name, regulariser in SWEEPS.items():
             run = train_network(
-                data(), regulariser, (64,) * 3, activation, _training(full, activation, records=1), parameters={"strength": strengths}, seeds=2
+                data(), regulariser, (64,) * 3, activation, training(full, activation, records=1), parameters={"strength": strengths}, seeds=2
             )
             shape = (len(strengths), 2)
             found |= {
                 f"{activation} {name} accuracy": np.where(run.diverged, 0.1, run.accuracy[:, -1]).reshape(shape),
                 f"{activation} {name} diverged": run.diverged.reshape(shape),
+                f"{activation} {name} angle": run.angles[:, :, -1].mean(axis=1).reshape(shape),
             }
     return found
 
@@ -66,12 +86,17 @@ def sweep(full: bool) -> dict[str, object]:
 def residual(full: bool) -> dict[str, object]:
     """Residual networks with batch normalisation: two blocks (full: four), every convolution and the readout fed back through B."""
     stages = (Stage(16, 1), Stage(16, 1), Stage(32, 2), Stage(32, 1)) if full else (Stage(8, 1), Stage(16, 2))
-    training = NetworkTraining(steps=2000 if full else 150, batch=32, rate=0.05, align_rate=0.05, records=5)
+    settings = NetworkTraining(steps=2000 if full else 150, batch=32, rate=0.05, align_rate=0.05, records=5)
     found: dict[str, object] = {}
-    for name in RESIDUAL if full else ("BP", "FA", "SA"):
-        run = train_residual(data(), RULES[name][0], 8, stages, training, seeds=4 if full else 2)
+    examples = data()
+    side = int(np.sqrt(examples.X.shape[1]))
+    for name, changes in RESIDUAL.items():
+        run = train_residual(examples, RULES[name.split(",")[0]][0], side, stages, replace(settings, **changes), seeds=4 if full else 2)
         found |= {"steps": run.times} | {f"{name} {what}": getattr(run, what) for what in ("loss", "accuracy", "angles", "gains")}
     return found
 
 
-RESIDUAL = ("BP", "FA", "SA", "AA", "IA")
+# Patches of rectified images have one large eigenvalue: explicit steps of AA and IA must be small, Adam's need not.
+RESIDUAL: dict[str, dict[str, Any]] = {
+    "BP": {}, "FA": {}, "SA": {}, "AA": {"optimiser": "adam", "align_rate": 0.02}, "IA": {"align_rate": 0.01}, "AA, SGD": {"align_rate": 0.01},
+}  # fmt: skip

@@ -6,8 +6,8 @@ import numpy as np
 
 from papers.harness import Measured, main
 
-from . import layers, networks, width
-from .figures import draw
+from . import layers, networks, robustness, width
+from .figures import draw, noise_of
 
 STUDIES = {
     "angles": layers.angles,
@@ -19,13 +19,18 @@ STUDIES = {
     "cosines": width.cosines,
     "sweep": networks.sweep,
     "residual": networks.residual,
+    "depths": robustness.depths,
+    "optimisers": robustness.optimisers,
+    "noise": robustness.noise,
 }
 Data = dict[str, dict[str, np.ndarray]]
 
 
 def measure(data: Data) -> dict[str, Measured]:
     """The value of every claim."""
-    return {**_layers(data), **_together(data), **_noise(data["floors"]), **_width(data), **_networks(data), **_residual(data["residual"])}
+    parts = (_layers(data), _together(data), _noise(data["floors"]), _width(data), _networks(data), _centring(data["sweep"]))
+    trained = (_residual(data["residual"]), _depths(data["depths"]), _optimisers(data["optimisers"]), _noisy(data["noise"]))
+    return {name: value for part in (*parts, *trained) for name, value in part.items()}
 
 
 def _layers(data: Data) -> dict[str, Measured]:
@@ -124,12 +129,80 @@ def _networks(data: Data) -> dict[str, Measured]:
 
 def _residual(runs: dict[str, np.ndarray]) -> dict[str, Measured]:
     loss = lambda name: float(runs[f"{name} loss"][:, -1].mean())
+    angle = lambda name: float(runs[f"{name} angles"][:, :, -1].mean())
     return {
         "residual-aligned": Measured(float(runs["SA angles"][:, :, -1].max())),
         "residual-frozen": Measured(float(runs["FA angles"][:, 0, -1].mean())),
         "residual-learns": Measured(loss("FA") / loss("SA"), note=f"BP {loss('BP'):.3f}, SA {loss('SA'):.3f}, FA {loss('FA'):.3f}"),
+        "residual-activation": Measured(loss("FA") / loss("AA"), note=f"AA {loss('AA'):.3f}"),
+        "residual-information-angle": Measured(angle("FA") - angle("IA"), note=f"FA {angle('FA'):.0f}, IA {angle('IA'):.0f}"),
+        "residual-information": Measured(loss("FA") / loss("IA"), note=f"IA {loss('IA'):.3f}, FA {loss('FA'):.3f}: not better at this scale"),
+        "residual-adam": Measured(angle("AA, SGD") - angle("AA"), note=f"SGD {angle('AA, SGD'):.0f}, Adam {angle('AA'):.0f}"),
+    }
+
+
+def _centring(sweep: dict[str, np.ndarray]) -> dict[str, Measured]:
+    learns = lambda name: int(np.sum(sweep[f"relu {name} accuracy"] > 0.8))
+    angle = lambda name: float(sweep[f"relu {name} angle"][0].mean())
+    count = sweep["relu WM accuracy"].size
+    return {
+        "centring-angle": Measured(angle("WM") - angle("WM, centred"), note=f"{angle('WM'):.0f} and {angle('WM, centred'):.0f}"),
+        "centring-learns": Measured(
+            learns("WM, centred") - learns("WM"), note=f"WM {learns('WM')}, centred {learns('WM, centred')} of {count} networks above 80 %"
+        ),
+    }
+
+
+def _depths(runs: dict[str, np.ndarray]) -> dict[str, Measured]:
+    shallow, deep = runs["depths"][0], runs["depths"][-1]
+    accuracy = lambda name, depth: 100 * float(runs[f"{name} {depth} accuracy"].mean())
+    gap = lambda name, depth: accuracy("BP", depth) - accuracy(name, depth)
+    angle = lambda name, depth: float(runs[f"{name} {depth} angles"].mean())
+    both = lambda name: f"{gap(name, shallow):.1f} points below BP with {shallow} hidden layers, {gap(name, deep):.1f} with {deep}"
+    return {
+        **{f"depth-{name}": Measured(gap(name, deep), note=both(name)) for name in ("SA", "AA", "KP")},
+        "depth-IA": Measured(gap("IA", deep) - gap("IA", shallow), note=both("IA")),
+        "depth-FA": Measured(gap("FA", deep) - gap("FA", shallow), note=both("FA")),
+        "depth-WM": Measured(accuracy("WM", deep), note=both("WM")),
+        "depth-angles": Measured(min(angle(name, deep) - angle(name, shallow) for name in ("FA", "AA", "KP", "IA"))),
+        "depth-angle-SA": Measured(max(angle("SA", depth) for depth in runs["depths"])),
+        "depth-IA-FA": Measured(accuracy("IA", deep) - accuracy("FA", deep), note="not at this scale"),
+    }
+
+
+def _optimisers(runs: dict[str, np.ndarray]) -> dict[str, Measured]:
+    good = lambda name, optimiser: runs[f"{name} {optimiser} accuracy"].min(axis=1) > 0.9
+    largest = lambda name, optimiser: float(runs["rates"][good(name, optimiser)].max(initial=0.0))
+    angle = lambda name, optimiser: float(np.nanmin(runs[f"{name} {optimiser} angle"].mean(axis=1)))
+    said = ", ".join(f"{optimiser} {largest('AA', optimiser):.2g}" for optimiser in ("SGD", "momentum", "Adam"))
+    return {
+        "optimiser-range": Measured(largest("AA", "Adam") / max(largest("AA", "SGD"), 1e-9), note=f"largest rate above 90 %: {said}"),
+        "optimiser-momentum": Measured(largest("AA", "momentum") / max(largest("AA", "SGD"), 1e-9)),
+        "optimiser-angle": Measured(
+            angle("AA", "SGD") - angle("AA", "Adam"), note=f"best angles: SGD {angle('AA', 'SGD'):.0f}, Adam {angle('AA', 'Adam'):.0f}"
+        ),
+        "optimiser-information": Measured(
+            100 * (runs["IA Adam accuracy"].mean(axis=1).max() - runs["IA SGD accuracy"].mean(axis=1).max()), note="best rate of each"
+        ),
+    }
+
+
+def _noisy(runs: dict[str, np.ndarray]) -> dict[str, Measured]:
+    variances = runs["variances"]
+    accuracy = lambda where, name, v: 100 * float(runs[f"{where} {name} accuracy"][variances == v].mean())
+    angle = lambda name, v: float(runs[f"feedback {name} angles"][variances == v].mean())
+    derived = {"SA": "SA", "KP": "KP", "WM, noise": "SA"}
+    ratio = {name: noise_of(runs, name)[1:] / np.sqrt(runs[f"{of} derived"][1:]) for name, of in derived.items()}
+    return {
+        "noise-KP": Measured(float(np.max(np.abs(ratio["KP"] - 1)))),
+        "noise-SA": Measured(float(np.max(np.abs(ratio["SA"] - 1)))),
+        "noise-mirror": Measured(float(np.max(np.abs(ratio["WM, noise"] - 1)))),
+        "noise-angle": Measured(angle("KP", 0.1) - angle("SA", 0.1), note=f"KP {angle('KP', 0.1):.0f}, SA {angle('SA', 0.1):.0f}"),
+        "noise-accuracy": Measured(accuracy("feedback", "SA", 10.0) - accuracy("feedback", "KP", 10.0)),
+        "noise-information": Measured(accuracy("feedback", "IA", 0.0) - accuracy("feedback", "IA", 10.0)),
+        "noise-all": Measured(accuracy("all", "BP", 0.1) - accuracy("all", "SA", 0.1)),
     }
 
 
 if __name__ == "__main__":
-    main(__file__, STUDIES, measure, draw)
+    main(__file__, STUDIES, measure, draw, networks.use)

@@ -112,7 +112,7 @@ def test_numbers_of_training_are_swept_too():
     np.testing.assert_allclose(both.angles[2:], alone.angles, rtol=1e-8)
     assert np.all(both.angles[:2, 0, -1] > both.angles[2:, 0, -1] + 10)
     rate = sp.Symbol("rate")
-    with pytest.raises(ValueError, match="the symbol rate of .* rename the symbol"):
+    with pytest.raises(ValueError, match=r"the symbol rate of .* rename the symbol"):
         train_network(data(), rate * decay, (8,), "tanh", SHORT, parameters={"rate": 0.1})
 
 
