@@ -29,8 +29,8 @@ class Machine(NamedTuple):
     """Measured rates.
 
     Attributes:
-        bandwidth: bytes per second of a = b + s c on arrays that no cache holds.
-        rate: operations per second of a square matrix product.
+        bandwidth: bytes per CPU second of a = b + s c on arrays that no cache holds.
+        rate: operations per CPU second of a square matrix product.
     """
 
     bandwidth: float
@@ -38,7 +38,7 @@ class Machine(NamedTuple):
 
 
 def measure(dtype: str = "float64", repeats: int = 5, length: int = 8_000_000, order: int = 1536) -> Machine:
-    """Rates of this machine now; best of several, as a limit should be.
+    """Rates of this machine now, per second of CPU time, which other programs disturb least; best of several, as a limit should be.
 
     Args:
         dtype: of the numbers.
@@ -57,9 +57,9 @@ def _best(function, repeats: int, *arguments) -> float:
     function(*arguments).block_until_ready()
     seconds = []
     for _ in range(repeats):
-        began = time.perf_counter()
+        began = time.process_time()
         function(*arguments).block_until_ready()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.process_time() - began)
     return min(seconds)
 
 
