@@ -279,9 +279,14 @@ def draw(tables: dict[str, list[dict]], path: Path) -> None:
 
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
     for axis, (name, rows) in zip(axes, tables.items(), strict=True):
-        axis.loglog([row[name] for row in rows], [row["seconds"] for row in rows], "o-")
+        at, seconds = [row[name] for row in rows], [row["seconds"] for row in rows]
+        axis.loglog(at, seconds, "o-")
+        axis.loglog(at, [seconds[-1] * value / at[-1] for value in at], color="0.6", lw=0.8)
+        axis.annotate("linear", (at[0], seconds[-1] * at[0] / at[-1]), color="0.4", fontsize=8, va="top")
+        axis.set_xticks(at, [f"{value:,}" for value in at])
+        axis.minorticks_off()
         axis.set(xlabel=name, ylabel="CPU seconds")
-    figure.savefig(path)
+    figure.savefig(path, dpi=110)
 
 
 def race(case: Case, parts: list[str], quick: bool, roof: int | None, repeats: int) -> dict[str, Any]:
