@@ -317,7 +317,10 @@ def test_interrupting_says_what_was_saved(monkeypatch):
 def test_ctrl_c_ends_a_running_process_cleanly(tmp_path):
     """Interrupted inside a compiled computation: one line, exit code 130, and no crash in threads that still run."""
     words = ["solve", "--steps", "800", "--samples", "2048", "--out", str(tmp_path / "out")]
-    process = subprocess.Popen([sys.executable, "-m", "lazyrich", *words], stderr=subprocess.PIPE, text=True)
+    # a shell starts what runs in the background with Ctrl-C ignored, and children inherit that: tests may run so
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    command = [sys.executable, "-m", "lazyrich", *words]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     lazy = tmp_path / "out" / "solution_lazy.npz"
     deadline = time.monotonic() + 240
     while not lazy.exists() and time.monotonic() < deadline:
