@@ -73,6 +73,7 @@ def accuracy_problem(rule: str = "GD", activation: str = "tanh") -> Case:
 def cases() -> dict[str, Case]:
     """All of them, by name."""
     found = [problem_d(), *(problem_w(g) for g in (0.1, 1.0, 3.0))]
+    # Hebb's features grow without bound there with ReLU
     found += [accuracy_problem(rule, activation) for activation in ("tanh", "relu") for rule in RULES if (activation, rule) != ("relu", "Hebb")]
     return {case.name: case for case in found}
 

@@ -75,8 +75,8 @@ class Plan:
         """Capacities at the start. Unused room costs time in every step, room that is too small a compilation."""
         if self.capacity is None:
             # ranks grow with the digits that are followed: measured on tanh and ReLU problems, with some reserve
-            start = round(-8 * np.log10(self.rank_tol)) - 8
-            wanted = [start + 6 * block + limit // 16 for block, limit in zip(self.blocks, self.limits(samples), strict=True)]
+            reserve = round(-8 * np.log10(self.rank_tol)) - 8
+            wanted = [reserve + 6 * block + limit // 16 for block, limit in zip(self.blocks, self.limits(samples), strict=True)]
         else:
             wanted = [self.capacity, self.capacity]
         pick = lambda wish, block, limit: max(min(wish, limit), block)

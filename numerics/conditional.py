@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .dmft import refined, solution_of
+from .dmft import rank_tolerance, refined, solution_of
 from .dynamics import Dynamics
 from .gates import MOST_EXAMPLES, Gates, all_patterns, drawn, enough, second_moments
 from .given_gates import run
@@ -102,12 +102,7 @@ class Conditional:
         return refined(solve, innovations, tol, max_samples)
 
     def _tolerance(self, usual: float) -> float:
-        """Features move by γ0, energies by γ0², and outputs are what that movement makes, over γ0: tolerances must follow."""
-        if self.rank_tol is None:
-            return max(usual * min(1.0, self.p.gamma0**2), FLOOR)
-        if not FLOOR <= self.rank_tol < 1:
-            raise ValueError(f"rank_tol={self.rank_tol!r} cannot be a relative energy in double precision: give {FLOOR:.0e} <= rank_tol < 1")
-        return float(self.rank_tol)
+        return rank_tolerance(self.rank_tol, usual, FLOOR, self.p.gamma0, "double precision")
 
     def _run(self, gates: list[Gates], tol: float, bar: Progress) -> dict[str, Any]:
         return run(self.p, self.bound, self.values, gates, tol, self.responses, self.two_time, bar)

@@ -144,7 +144,8 @@ def solve_dmft(
         plain = checkpoint is None and devices is None and kind == jnp.dtype("float64") and jax.device_count() == 1
         if plain and given.weights_can_be_found(samples // GATES_SHARE):
             return given.drawn(replace(innovations, samples=samples // GATES_SHARE), replicas, tol, max_samples // GATES_SHARE)
-    tolerance = _rank_tolerance(rank_tol, kind, p.gamma0)
+    usual, floor = 1e-7 if kind == jnp.dtype("float64") else 1e-5, 50 * float(jnp.finfo(kind).eps)
+    tolerance = rank_tolerance(rank_tol, usual, floor, p.gamma0, str(kind))
     applies = not times and not p.weight_decay and p.outputs == 1 and p.steps * p.P <= EXACT_LIMIT
     if method == "exact" or (method == "auto" and applies and _closes_on_covariances(rule, net, bound)):
         return _exact(p, rule, net, bound, parameters, responses, throw)
@@ -186,13 +187,12 @@ def real_type(dtype: Any) -> jnp.dtype:
     return kind
 
 
-def _rank_tolerance(rank_tol: float | None, kind: jnp.dtype, gamma0: float) -> float:
+def rank_tolerance(rank_tol: float | None, usual: float, floor: float, gamma0: float, precision: str) -> float:
     """The tolerance asked for, or the usual one. Features move by γ0, and outputs are that movement over γ0: energies count by γ0²."""
-    floor = 50 * float(jnp.finfo(kind).eps)
     if rank_tol is None:
-        return max((1e-7 if kind == jnp.dtype("float64") else 1e-5) * min(1.0, gamma0**2), floor)
+        return max(usual * min(1.0, gamma0**2), floor)
     if not floor <= rank_tol < 1:
-        raise ValueError(f"rank_tol={rank_tol!r} cannot be a relative energy in {kind}: give {floor:.0e} <= rank_tol < 1")
+        raise ValueError(f"rank_tol={rank_tol!r} cannot be a relative energy in {precision}: give {floor:.0e} <= rank_tol < 1")
     return float(rank_tol)
 
 

@@ -147,11 +147,11 @@ def reweighted(values: Float[np.ndarray, "P S"], second: Float[np.ndarray, "P P"
     Returns:
         None where that has no minimum: too few samples for the target to lie among them.
     """
+    if values.shape[1] < enough(len(values)):
+        return None
     pairs = np.triu_indices(len(values))
     target = second[pairs]
     F = (values[pairs[0]] * values[pairs[1]] - target[:, None]) / np.maximum(np.abs(target), 1e-3)[:, None]
-    if values.shape[1] < enough(len(values)):
-        return None
     at, log, weights = np.zeros(len(F)), 0.0, np.full(F.shape[1], 1 / F.shape[1])
     for _ in range(50):
         gradient = F @ weights

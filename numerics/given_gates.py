@@ -28,7 +28,7 @@ from jaxtyping import Float
 
 from .dynamics import Dynamics
 from .gates import Gates
-from .infinite import coordinates
+from .infinite import coordinates, outside
 from .problem import Problem
 from .progress import Progress
 
@@ -211,7 +211,8 @@ class Network:
         self.p, self.gates, self.depth = p, gates, rule.depth
         self.sigma_w, self.sigma_b = (float(scale) for scale in rule.module.scales(**values))
         self.spaces = [Space(each) for each in gates]
-        self.C, self.onto = coordinates(p)
+        self.C = coordinates(p)[0]
+        self.C_test = None if p.X_test is None else outside(p)[0]
         self.images = Trained(self.spaces[0].units(self.C.shape[1]))
         self.w = Trained(self.spaces[-1].units(p.outputs))
         self.biases = [Trained(space.units(1)) for space in self.spaces] if rule.biased else []
@@ -231,7 +232,7 @@ class Network:
         self.history.f.append(f)
         if p.X_test is not None:
             self.history.f_test.append((self._probe() + self.readout_bias.value).reshape(-1, *p.y.shape[1:]))
-        g = self._backward(a)
+        g = self._backward()
         self._record(a, g)
         self._learn(t, np.asarray(p.objective.error(f, p.y), float).reshape(p.P, -1), a, g)
 
@@ -259,17 +260,16 @@ class Network:
 
     def _probe(self) -> Float[np.ndarray, "K C"]:
         """Outputs at the test points, not centred."""
-        p = self.p
-        assert p.X_test is not None
-        image = self._from_inputs((p.X_test @ p.X.T / p.D) @ self.onto)
+        assert self.C_test is not None
+        image = self._from_inputs(self.C_test)
         for l, gates in enumerate(self.gates):
             assert gates.test is not None
             a = gates.test[:, None] * self._with_bias(image, l)
             if l < self.depth - 1:
                 image = self.hidden[l].probe(a)
-        return self.sigma_w / p.gamma0 * self._against_readout(a)
+        return self.sigma_w / self.p.gamma0 * self._against_readout(a)
 
-    def _backward(self, a: list[Field]) -> list[Field]:
+    def _backward(self) -> list[Field]:
         """z^ℓ = σ_w W^ℓ(t)ᵀ g^{ℓ+1}, g^ℓ = f(m^ℓ) z^ℓ; rows are (μ, c)."""
         C = self.p.outputs
         w = self.sigma_w * self.spaces[-1].widened(self.w.value)

@@ -13,7 +13,7 @@ Source: Kunin et al. 2020; Akrout et al. 2019 (noise as input of the weight mirr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
@@ -48,6 +48,14 @@ class Classes:
     labels: np.ndarray
     X_test: Float[np.ndarray, "P_test D"]
     labels_test: np.ndarray
+
+    @staticmethod
+    def standardised(X: Float[np.ndarray, "P *D"], labels: np.ndarray, X_test: Float[np.ndarray, "P_test *D"], labels_test: np.ndarray) -> Classes:
+        """Centred with the mean of the training examples, whose entries get unit mean square; images become rows."""
+        mean = X.mean(axis=0)
+        scale = (X - mean).std()
+        rows = lambda x: ((x - mean) / scale).reshape(len(x), -1)
+        return Classes(rows(X), labels, rows(X_test), labels_test)
 
     @property
     def count(self) -> int:
@@ -254,13 +262,17 @@ def _train(data, setup: Setup, parameters, start: Weights, rows, keys):
     return jax.lax.scan(measured, start, (rows, keys))[1]
 
 
+def pairs_of_normals(key, counts: Sequence[int]) -> list[Float[Array, "2 _"]]:
+    """Standard normals for forward and feedback weights with so many entries; one draw for all, since each of its own is seconds of compiling."""
+    drawn = jax.random.normal(key, (2 * sum(counts),))
+    return [part.reshape(2, -1) for part in jnp.split(drawn, 2 * np.cumsum(counts)[:-1])]
+
+
 def _initial(key, sizes: tuple[int, ...], activation: str, learning: bool) -> Weights:
-    # one draw for all weights: every draw of its own is seconds of compiling
-    drawn, place, layers = jax.random.normal(key, (2 * sum(n * m for n, m in pairwise(sizes)),)), 0, []
-    for index, (n, m) in enumerate(pairwise(sizes)):
+    shapes, layers = list(pairwise(sizes)), []
+    for index, ((n, m), drawn) in enumerate(zip(shapes, pairs_of_normals(key, [n * m for n, m in shapes]), strict=True)):
         scale = jnp.sqrt(GAINS.get(activation, 1.0) / n)
-        W, B = scale * drawn[place : place + 2 * n * m].reshape(2, n * m)
-        place += 2 * n * m
+        W, B = scale * drawn
         learns = index > 0 and learning
         layers.append(Layer(W.reshape(m, n), jnp.zeros((m, 1)), B.reshape(n, m) if learns else None))
     rest = lambda layer: jax.tree.map(jnp.zeros_like, (layer.W, layer.b))

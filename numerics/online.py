@@ -27,9 +27,6 @@ RANKS = {"Q": 2, "R": 2, "T": 2, "A": 1, "v": 1, "F": 1, "eta": 0, "sigma": 0, "
 # How negative an eigenvalue of the fields' covariance may be, relative to its largest entry, before a start is refused.
 SLACK = 1e-9
 FIRST_STEP = 1e-3  # in units of steps/D; adapted from there
-# How many fields the integrals average, and how many of these, the first, carry the slope.
-FIELDS = {"I2": 2, "I3": 3, "I4": 4, "J2": 2}
-SLOPES = {"I2": 0, "I3": 1, "I4": 2, "J2": 2}
 
 
 @dataclass(frozen=True)
@@ -235,15 +232,15 @@ def _integrate(
         "steps": solution.stats["num_accepted_steps"], "rejected": solution.stats["num_rejected_steps"],
         "smallest_eigenvalue": jnp.min(jnp.linalg.eigvalsh(C)) / jnp.max(jnp.abs(C)),
     }  # fmt: skip
-    if errors := [name for name in SLOPES if hasattr(module, f"{name}_error")]:
-        found["integral_error"] = jnp.max(jax.lax.map(lambda C: _integral_error(module, errors, C, len(A), parameters), C))
+    if hasattr(module, "COMPUTED"):
+        found["integral_error"] = jnp.max(jax.lax.map(lambda C: _integral_error(module, C, len(A), parameters), C))
     if dense:
         found["dense"] = solution.interpolation
     return found
 
 
-def _integral_error(module: ModuleType, errors: list[str], C: jax.Array, M: int, parameters: dict[str, jax.Array]) -> jax.Array:
+def _integral_error(module: ModuleType, C: jax.Array, M: int, parameters: dict[str, jax.Array]) -> jax.Array:
     """The largest error estimate of any integral over all fields; slopes are those of students."""
-    sizes = lambda name: (len(C) - M,) * SLOPES[name] + (len(C),) * (FIELDS[name] - SLOPES[name])
-    found = [getattr(module, f"{name}_error")(*module.covariances(C, sizes(name)), **parameters) for name in errors]
+    sizes = lambda slopes, others: (len(C) - M,) * slopes + (len(C),) * others
+    found = [getattr(module, f"{name}_error")(*module.covariances(C, sizes(*of)), **parameters) for name, of in module.COMPUTED.items()]
     return jnp.max(jnp.stack([jnp.max(error) for error in found]))

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .jaxify import jaxify
-from .networks import Classes, NetworkRun, NetworkTraining, Setup, _angle, _cross_entropy, _descent, copied_gradient
+from .networks import Classes, NetworkRun, NetworkTraining, Setup, _angle, _cross_entropy, _descent, copied_gradient, pairs_of_normals
 
 
 class Stage(NamedTuple):
@@ -85,12 +85,10 @@ def shapes(channels: int, stages: tuple[Stage, ...], classes: int) -> dict[str, 
 
 def start(key, sizes: dict[str, tuple[int, int, int]], transported: bool, kind: Any = jnp.float32) -> Network:
     """He initialisation of W, and an independent draw for B."""
-    # one draw for all kernels: every draw of its own is seconds of compiling
-    drawn, place, W, B = jax.random.normal(key, (2 * sum(m * n for m, n, _ in sizes.values()),)).astype(kind), 0, {}, {}
-    for name, (m, n, _) in sizes.items():
+    W, B = {}, {}
+    for (name, (m, n, _)), drawn in zip(sizes.items(), pairs_of_normals(key, [m * n for m, n, _ in sizes.values()]), strict=True):
         scale = jnp.sqrt((1.0 if name == "readout" else 2.0) / n).astype(kind)
-        own, other = scale * drawn[place : place + 2 * m * n].reshape(2, m * n)
-        place += 2 * m * n
+        own, other = scale * drawn.astype(kind)
         W[name] = own.reshape(m, n)
         B[name] = W[name].T if transported else other.reshape(n, m)
     maps = [name for name in sizes if name != "readout"]

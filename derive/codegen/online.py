@@ -96,7 +96,8 @@ def online_source(ts: TeacherStudent) -> str:
     Returns:
         Python source: NAME, PARAMETERS, FROZEN (whether there is a frozen feedback F), FEEDBACK (the transported share is a function), the
         functions I2, I3, I4, J2 of covariances, rates(Q, R, v, F, T, A, eta, sigma, kappa) → (dQ, dR, dv), error(Q, R, v, T, A),
-        activation(h), slope(h), transported(), and I4_error (I2_error, …) where an integral is computed numerically.
+        activation(h), slope(h), transported(), and where integrals are computed numerically COMPUTED, how many slopes and how many other
+        functions each averages, and I4_error (I2_error, …).
 
     Raises:
         NoClosedForm: an integral that is neither closed nor an integral over closed forms.
@@ -107,8 +108,8 @@ def online_source(ts: TeacherStudent) -> str:
     writer = _Writer(ts, names)
     keywords = tuple(names.values())
     constants = [f"NAME = {_quoted(ts.rule.name)}", f"PARAMETERS = {_tuple(map(_quoted, keywords))}", f"FROZEN = {ts.frozen}"]
-    if not all(integral.closed for integral in ts.integrals.values()):
-        constants.append(f"ORDER = {ts.nodes}")
+    if computed := {name: (SLOPES[name], of.size - SLOPES[name]) for name, of in ts.integrals.items() if not of.closed}:
+        constants += [f"ORDER = {ts.nodes}", f"COMPUTED = {computed}"]
     body = "\n\n\n".join([
         "\n".join(constants),
         HELPERS,

@@ -44,10 +44,7 @@ def use(source: str) -> None:
 def data() -> Classes:
     """1200 digits to learn, 597 to test (MNIST: 4000 and 2000), centred, with unit mean square."""
     learn, test = ten_classes(_source[-1], *((1200, 597) if _source[-1] == "digits" else (4000, 2000)))
-    X, X_test = (images.reshape(len(images), -1).astype(float) for images, _ in (learn, test))
-    mean = X.mean(axis=0)
-    scale = (X - mean).std()
-    return Classes((X - mean) / scale, learn[1], (X_test - mean) / scale, test[1])
+    return Classes.standardised(learn[0].astype(float), learn[1], test[0].astype(float), test[1])
 
 
 def training(full: bool, activation: str, **changes) -> NetworkTraining:

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from .figures_deep import axes_of, convolutional, corruption, gradient, images, learnable, seeds
+from .starts import converged
 
 Data = dict[str, dict[str, np.ndarray]]
 COLOURS = {"dfa": "tab:red", "bp": "tab:blue"}
@@ -85,7 +86,7 @@ def degeneracy(d: dict[str, np.ndarray]) -> plt.Figure:
     figure, axes = axes_of(3, 3.4)
     titles = {"dfa_small": "DFA, small start", "dfa_large": "DFA, start of order 1", "bp_small": "BP, small start"}
     for axis, (name, title) in zip(axes, titles.items(), strict=True):
-        done = d[f"{name}_eg"][:, -1] < 1e-3 * d[f"{name}_eg"][:, 0]
+        done = converged(d[f"{name}_eg"])
         for unit in range(2):
             axis.plot(d["F"][done][:, unit], d[f"{name}_v"][done][:, unit], ".", color=f"C{unit}", label=f"unit {unit + 1}")
         axis.axhline(0, color="k", lw=0.6)

@@ -36,9 +36,7 @@ def _images(source: str, side: int | None) -> tuple[Classes, int]:
         factor = next(f for f in range(1, rows + 1) if rows % f == 0 and rows // f <= side)
         pooled = lambda x: x.mean(-1).reshape(len(x), rows // factor, factor, rows // factor, factor).mean((2, 4))
         X, X_test = pooled(X), pooled(X_test)
-    mean, spread = X.mean(0), (X - X.mean(0)).std()
-    flat = lambda x: ((x - mean) / spread).reshape(len(x), -1)
-    return Classes(flat(X), labels, flat(X_test), labels_test), X.shape[1]
+    return Classes.standardised(X, labels, X_test, labels_test), X.shape[1]
 
 
 def noisy(data: Classes, count: int, share: float, seed: int = 5) -> Classes:

@@ -57,6 +57,16 @@ def orthant(C: np.ndarray, n: int = 60, reach: float = 9.0) -> float:
     return float(np.sum(W * density * X[..., 2] * rectified))
 
 
+def by_product_rules(C: np.ndarray, g, p, two: int = 36, three: int = 36) -> dict[str, float]:
+    """All four integrals, with so many nodes for those of two and of three fields."""
+    return {
+        "I2": average(C[:2, :2], lambda a, b: g(a) * g(b), n=two),
+        "J2": average(C[:2, :2], lambda a, b: p(a) * p(b), n=two),
+        "I3": average(C[:3, :3], lambda a, b, c: p(a) * b * g(c), n=three),
+        "I4": average(C, lambda a, b, c, d: p(a) * p(b) * g(c) * g(d), n=30),
+    }
+
+
 @pytest.fixture(scope="module")
 def relu():
     module = load_source(teacher_student(DFA(), "relu").source())
@@ -70,12 +80,7 @@ def test_smooth_integrals_match_product_quadrature(name, coincide):
     expr, g, p = FUNCTIONS[name]
     module = load_source(teacher_student(DFA(), expr).source())
     C = 0.2 * covariance(3, coincide)
-    expected = {
-        "I2": average(C[:2, :2], lambda a, b: g(a) * g(b)),
-        "J2": average(C[:2, :2], lambda a, b: p(a) * p(b)),
-        "I3": average(C[:3, :3], lambda a, b, c: p(a) * b * g(c)),
-        "I4": average(C, lambda a, b, c, d: p(a) * p(b) * g(c) * g(d), n=30),
-    }
+    expected = by_product_rules(C, g, p)
     for integral, size in (("I2", 2), ("J2", 2), ("I3", 3), ("I4", 4)):
         found = float(getattr(module, integral)(*entries(C, size))[0])
         # at these variances the product rule has converged to 1e-9 for erf
@@ -183,12 +188,7 @@ def test_summed_integrals_match_product_quadrature(name, coincide):
     expr, g, p = SUMMED[name]
     module = load_source(teacher_student(DFA(), expr).source())
     C = 0.2 * covariance(3, coincide)
-    expected = {
-        "I2": average(C[:2, :2], lambda a, b: g(a) * g(b), n=60),
-        "J2": average(C[:2, :2], lambda a, b: p(a) * p(b), n=60),
-        "I3": average(C[:3, :3], lambda a, b, c: p(a) * b * g(c), n=50),
-        "I4": average(C, lambda a, b, c, d: p(a) * p(b) * g(c) * g(d), n=30),
-    }
+    expected = by_product_rules(C, g, p, two=60, three=50)
     wrong = average(C, lambda a, b, c, d: p(a) * g(b) * p(c) * g(d), n=20)
     for integral, size in (("I2", 2), ("J2", 2), ("I3", 3), ("I4", 4)):
         found = float(getattr(module, integral)(*entries(C, size))[0])
