@@ -126,9 +126,9 @@ def run(plan: Plan, innovations: Innovations, bar: Progress, seconds: Seconds, k
     while done < p.steps:
         state, supplied = _supplied(plan, state, innovations, room, supplied, seconds)
         stop = keeper.next_stop(done, min(p.steps, done + (plan.chunk or (max(1, p.steps // 20) if bar.shown else p.steps))))
-        within = Room(*(jnp.int32(min(each, supplied) if plan.rule.depth > 1 else each) for each in room))
-        arguments = placement.spread((state, history, scales, probe, jnp.int32(stop), within))
-        advance = seconds.spend("compile", partial(_compiled, plan.rule, plan.blocks, plan.record, plan.times, placement, *_signature(arguments)))
+        within = jax.tree.map(np.int32, Room(*(min(each, supplied) if plan.rule.depth > 1 else each for each in room)))
+        arguments = placement.spread((state, history, scales, probe, np.int32(stop), within))
+        advance = seconds.spend("compile", partial(_compiled, plan.rule, plan.blocks, plan.record, plan.times, placement, *_signature(arguments, placement)))
         state, history = seconds.spend("run", partial(advance, *arguments))
         bar.advance(int(state.t) - done)
         done = int(state.t)
@@ -190,7 +190,8 @@ def _sizes(state: State) -> Room:
 
 def _history(plan: Plan, samples: int, room: Room) -> dict[str, Any]:
     p, rule = plan.problem, plan.rule
-    empty = lambda *shape, kind=None: jnp.zeros((p.steps, *shape), kind or wide())
+    double = wide()
+    empty = lambda *shape, kind=double: jax.ShapeDtypeStruct((p.steps, *shape), kind)
     spans = plan.record == "spans"
     back = p.P * p.outputs
     layers = lambda rows, width: tuple(empty(rows, width) for _ in range(rule.depth if spans else rule.depth - 1))
@@ -203,12 +204,18 @@ def _history(plan: Plan, samples: int, room: Room) -> dict[str, Any]:
         history["equal"] = {name: empty(*(2 * (p.P if name == "Phi" else back,))) for name in _EQUAL}
     if plan.times:
         # a checkpoint keeps the first t entries: the k-th time is at least k
-        history["snapshots"] = empty_snapshots(rule, len(plan.times), p.y.shape, samples, plan.kind)
+        history["snapshots"] = jax.eval_shape(lambda: empty_snapshots(rule, len(plan.times), p.y.shape, samples, plan.kind))
     if plan.record == "fields":
         names = ("top", "bottom") if rule.gradient else ("top", "bottom", "bottom_tilde")
         # rounded to single precision, 1e-7, far below what averages over samples resolve
         history["fields"] = {name: empty(p.P if name == "top" else back, samples, kind=jnp.float32) for name in names}
-    return history
+    leaves, structure = jax.tree.flatten(history)
+    return jax.tree.unflatten(structure, _zeros(tuple((leaf.shape, leaf.dtype) for leaf in leaves)))
+
+
+@partial(jax.jit, static_argnums=0)
+def _zeros(shapes):
+    return [jnp.zeros(*each) for each in shapes]
 
 
 _EQUAL = ("Phi", "G", "G_tilde", "H")
@@ -272,9 +279,9 @@ def _advance(
     return jax.lax.while_loop(fits, body, (state, history))
 
 
-def _signature(arguments) -> tuple[Any, tuple]:
+def _signature(arguments, placement: Placement) -> tuple[Any, tuple]:
     leaves, structure = jax.tree.flatten(arguments)
-    return structure, tuple((leaf.shape, leaf.dtype, leaf.sharding) for leaf in leaves)
+    return structure, tuple((leaf.shape, leaf.dtype, None if placement.mesh is None else leaf.sharding) for leaf in leaves)
 
 
 @lru_cache(maxsize=64)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from os import PathLike
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from .causal import Plan, Seconds, run
 from .checkpoint import Keeper, open_checkpoint
-from .dynamics import Dynamics, dynamics, refuse_outputs
+from .dynamics import Dynamics, dynamics, hashable, refuse_outputs
 from .errors import positive_integer
 from .infinite import Layout
 from .linear import solve_linear
@@ -211,8 +212,11 @@ def _wanted_error(tol: float | None, replicas: int) -> float | None:
 
 def _closes_on_covariances(rule: Any, net: Any, bound: Dynamics) -> bool:
     """Whether `solve_linear` solves this: what it would refuse, and feedback weights that learn, which it does not know."""
-    if bound.evolves or bound.gated:
-        return False
+    return not (bound.evolves or bound.gated) and (_linear if hashable(rule, net) else _linear.__wrapped__)(rule, net)
+
+
+@lru_cache(maxsize=128)
+def _linear(rule: Any, net: Any) -> bool:
     try:
         rule.dmft_equations(net).linear()
     except (AttributeError, ValueError):

@@ -106,7 +106,7 @@ def dynamics(rule: Any, net: Any, parameters: Mapping[str, float] | None = None)
     Raises:
         ValueError: a parameter of rule or network has no value, a value is no number, or a name is unknown.
     """
-    source = _source(rule, net) if _hashable(rule, net) else rule.bind(net).source()
+    source = _source(rule, net) if hashable(rule, net) else rule.bind(net).source()
     module = jaxify(source)
     values = settle(module.NAME, module.PARAMETERS, parameters)
     return Dynamics(module, source, float(module.scales(**values)[1]) != 0.0), values
@@ -150,7 +150,8 @@ def settle(owner: str, names: tuple[str, ...], parameters: Mapping[str, float] |
     return values
 
 
-def _hashable(*objects: Any) -> bool:
+def hashable(*objects: Any) -> bool:
+    """Whether what was found for them can be kept."""
     return all(isinstance(each, Hashable) for each in objects)
 
 

@@ -136,7 +136,7 @@ def _trained(innovations: Innovations, first: int, last: int) -> np.ndarray:
     start, stop = RESERVED
     gap = stop - start
     before = innovations.rows(min(first, start), min(last, start))
-    return np.concatenate([before, innovations.rows(max(first, start) + gap, max(last, start) + gap)])
+    return before if last <= start else np.concatenate([before, innovations.rows(max(first, start) + gap, max(last, start) + gap)])
 
 
 def start(p: Problem, rule: Dynamics, innovations: Innovations, layout: Layout, room: Room, kind, tol: float) -> tuple[State, Probe | None]:
@@ -150,11 +150,11 @@ def start(p: Problem, rule: Dynamics, innovations: Innovations, layout: Layout, 
         kind: floating-point type.
         tol: tolerance of the bases.
     """
-    put = lambda array: jnp.asarray(array, kind)
+    # numpy arrays where JAX need not be called for each: compiled code takes either
+    put: Any = lambda array: np.asarray(array, kind)
     layers = [{name: put(rows) for name, rows in layout.draw_vectors(innovations, l).items()} for l in range(1, rule.depth + 1)]
     bottom, top, samples = layers[0], layers[-1], innovations.samples
-    # one buffer each: a step gives the state's memory back for reuse
-    tolerance = lambda: jnp.array(tol, wide())
+    tolerance: Any = lambda: np.array(tol, wide())
     basis = lambda capacity: Basis.empty(capacity, samples, kind)
     back = lambda: jnp.zeros((p.P * p.outputs, room.backward), wide())
     span = lambda: BackwardSpan(basis(room.backward), back(), back(), tolerance(), rule.gradient)
@@ -167,15 +167,15 @@ def start(p: Problem, rule: Dynamics, innovations: Innovations, layout: Layout, 
     state = State(
         matrices=(LazyInput(C, bottom["inputs"], span() if layout.spans else None), *hidden, readout),
         biases=tuple(each["bias"] for each in layers) if rule.biased else (),
-        readout_bias=jnp.zeros(p.y.shape[1:], kind),
+        readout_bias=put(np.zeros(p.y.shape[1:])),
         direct=tuple(each["direct"] if exists else None for each, exists in zip(layers, layout.direct, strict=True)),
         gates=tuple(C @ each["gates"] for each in layers) if rule.gated else (),
-        f0=jnp.zeros(p.y.shape, kind),
+        f0=put(np.zeros(p.y.shape)),
         t=jnp.zeros((), jnp.int32),
     )
     if p.X_test is None:
         return state, None
-    return state, _probe(p, rule, layers, [put(layout.draw_test(innovations, l)) for l in range(1, rule.depth + 1)], put)
+    return state, _probe(p, rule, layers, [layout.draw_test(innovations, l) for l in range(1, rule.depth + 1)], lambda array: jnp.asarray(array, kind))
 
 
 def _hidden(l: int, P: int, layout: Layout, rule: Dynamics, basis: Basis, span: BackwardSpan) -> LazyMatrix:
@@ -256,7 +256,7 @@ def _probe(p: Problem, rule: Dynamics, layers: list[dict[str, Any]], noise: list
 
     All test points share one innovation a layer: only their joint law with the training history matters, not that among themselves.
     """
-    inside, beyond = map(put, outside(p))
+    (inside, beyond), noise = map(put, outside(p)), [put(rows) for rows in noise]
     return Probe(
         inputs=(inside, beyond, noise[0][0]),
         noise=(*((own,) for own, _ in noise[1:]), ()),

@@ -60,11 +60,11 @@ class Innovations:
         Returns:
             Standard normals. Sobol points are mapped to them in single precision, relative to the nearer end of the unit interval.
         """
-        found = [np.empty((0, self.samples), np.float32)]
-        for block in range(start // BLOCK, -(-stop // BLOCK)):
+        found = []
+        for block in range(start // BLOCK, -(-stop // BLOCK)) if start < stop else ():
             first = block * BLOCK
             found.append(self._block(block, max(start - first, 0), min(stop - first, BLOCK)))
-        return np.concatenate(found)
+        return found[0] if len(found) == 1 else np.concatenate([np.empty((0, self.samples), np.float32), *found])
 
     def _block(self, block: int, start: int, stop: int) -> np.ndarray:
         """Dimensions start…stop−1 of a block."""
@@ -75,11 +75,11 @@ class Innovations:
         return (_match_moments(normals) if self.kind == "moments" else normals)[start:stop]
 
     def _sobol(self, random: np.random.Generator, shuffle: bool, start: int, stop: int) -> np.ndarray:
-        directions, shift = _scrambled(random, max(self.samples - 1, 1).bit_length())
+        first, last = start // PORTION * PORTION, -(-stop // PORTION) * PORTION
+        directions, shift = _scrambled(random, max(self.samples - 1, 1).bit_length(), first, last)
         index = (random.permutation(self.samples) if shuffle else np.arange(self.samples)).astype(np.uint32)
-        first = start // PORTION * PORTION
-        parts = [_normals(directions[at : at + PORTION], shift[at : at + PORTION], index) for at in range(first, stop, PORTION)]
-        return np.concatenate(parts)[start - first : stop - first]
+        parts = [_normals(directions[at : at + PORTION], shift[at : at + PORTION], index) for at in range(0, last - first, PORTION)]
+        return (parts[0] if len(parts) == 1 else np.concatenate(parts))[start - first : stop - first]
 
 
 @lru_cache(maxsize=32)
@@ -94,16 +94,25 @@ def _directions(power: int) -> UInt32[np.ndarray, "k B"]:
     return found
 
 
-def _scrambled(random: np.random.Generator, power: int) -> tuple[UInt32[np.ndarray, "B k"], UInt32[np.ndarray, "B"]]:
+def _scrambled(
+    random: np.random.Generator, power: int, first: int, last: int
+) -> tuple[UInt32[np.ndarray, "n k"], UInt32[np.ndarray, "n"]]:
     """Direction numbers after a random linear map of the digits (lower triangular, ones on the diagonal), and a random digital shift.
+
+    Args:
+        random: whose numbers are used for all dimensions of a block, so that results do not depend on which are wanted.
+        power: number of binary digits of a point's number.
+        first, last: the dimensions first…last−1 are wanted.
 
     Source: Matoušek 1998.
     """
+    lower = random.integers(0, 2, (BLOCK, _BITS, _BITS), dtype=np.uint8)
+    shift = random.integers(0, 2**_BITS, BLOCK, dtype=np.uint32)
     places = np.arange(_BITS - 1, -1, -1, dtype=np.uint32)
-    digits = ((_directions(power)[:, :, None] >> places) & 1).astype(np.float32)
-    maps = np.tril(random.integers(0, 2, (BLOCK, _BITS, _BITS), dtype=np.uint8), -1) + np.eye(_BITS, dtype=np.uint8)
+    digits = ((_directions(power)[:, first:last, None] >> places) & 1).astype(np.float32)
+    maps = np.tril(lower[first:last], -1) + np.eye(_BITS, dtype=np.uint8)
     mapped = (np.matmul(maps.astype(np.float32), digits.transpose(1, 2, 0)).astype(np.uint32) & 1) << places[:, None]
-    return mapped.sum(axis=1, dtype=np.uint32), random.integers(0, 2**_BITS, BLOCK, dtype=np.uint32)
+    return mapped.sum(axis=1, dtype=np.uint32), shift[first:last]
 
 
 @jax.jit

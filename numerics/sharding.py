@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -64,9 +63,9 @@ class Placement:
         return 1 if self.mesh is None else self.mesh.devices.size
 
     def spread(self, tree: Tree) -> Tree:
-        """Arrays that JAX or numpy hold, to their places; buffers are the result's own, so that they can be donated."""
+        """Arrays that JAX or numpy hold, to their places; with one device compiled code takes either, and puts what numpy holds itself."""
         if self.mesh is None:
-            return jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else jnp.array(leaf), tree)
+            return tree
 
         def place(leaf):
             target = self._sharding(leaf.shape)

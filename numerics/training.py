@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .dynamics import Dynamics
@@ -73,7 +74,7 @@ class Scales:
     @staticmethod
     def of(p: Problem, values: Mapping[str, float], kind: Any) -> Scales:
         """The scales of a problem and of a rule's parameters, as floating-point numbers of one kind."""
-        put = lambda value: jnp.asarray(value, kind)
+        put: Any = lambda value: np.asarray(value, kind)  # compiled code takes either kind of array
         maybe = lambda value: put(value) if value else None
         return Scales(
             put(p.y), put(p.gamma0), put(p.eta), {name: put(value) for name, value in values.items()}, p.objective, maybe(p.momentum),
