@@ -30,6 +30,7 @@ class Evolution:
 
         B ← (1 − decay) B + pull W(t)ᵀ + copy ΔW(t)ᵀ + (1/(P√N)) Σ_μ [φ(h^ℓ_μ) v_μᵀ − null ψ_μ h^{ℓ+1ᵀ}_μ],
 
+    ΔW(t) = W(t+1) − W(t) with what momentum carries over and what weight decay takes away,
     v = outer(h^{ℓ+1}, g̃^{ℓ+1}, Δ, ω^{ℓ+1}),   ω^{ℓ+1} = σ_w Bᵀφ(h^ℓ)/√N + σ_b b^ℓ,   ψ^ℓ = B h^{ℓ+1}/√N.
 
     At the readout B is the vector w̃, W(t)ᵀ is w(t), h^{L+1} = w(t)·φ(h^L)/N, ω^{L+1} = w̃·φ(h^L)/N, ψ^L = w̃ h^{L+1} and g̃^{L+1} = 1.

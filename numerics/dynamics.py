@@ -74,6 +74,11 @@ class Dynamics:
         return self.module.LEARNS_OUTER_PRODUCTS
 
     @property
+    def copies(self) -> bool:
+        """Whether they receive the forward weights' own steps."""
+        return getattr(self.module, "COPIES", False)
+
+    @property
     def mirrors(self) -> bool:
         """Whether they learn from what they make of the features below, used forward: ω."""
         return getattr(self.module, "MIRRORS", False)
@@ -87,9 +92,15 @@ class Dynamics:
         """Whether the feedback field z̃^ℓ has any of these terms; ℓ = `layer` in 1…L (ℓ = L: from the readout)."""
         return any(name in self.module.PATH[layer - 1] for name in names)
 
-    def feeds_back(self, layer: int) -> bool:
-        """Whether the forward weights W^ℓ also carry feedback, so that forward fields respond to them."""
-        return self.uses(layer, "transported", "initial")
+    def feeds_back(self, layer: int, shrinks: bool) -> tuple[str, ...]:
+        """Which fields of the forward weights W^ℓ are feedback, so that forward fields respond to them.
+
+        Args:
+            layer: ℓ.
+            shrinks: whether weight decay takes a share of W(0) in every step, which copies of the steps then contain.
+        """
+        copied = ("initial",) if shrinks and self.copies else ()
+        return tuple(name for name in ("transported", "initial") if self.uses(layer, name) or name in copied)
 
 
 def dynamics(rule: Any, net: Any, parameters: Mapping[str, float] | None = None) -> tuple[Dynamics, dict[str, float]]:

@@ -81,11 +81,12 @@ class Layout:
         # g, and for other rules than gradient descent g̃, v, and the preactivations above
         fields = 1 if rule.gradient else 2 + rule.learns_outer_products + rule.reconstructs
         independent = tuple(rule.uses(l, "independent") for l in hidden)
+        carried = tuple(rule.feeds_back(l, shrinks=bool(p.weight_decay)) for l in hidden)
         return Layout(
             depth=rule.depth, outputs=p.outputs, inputs=coordinates(p)[0].shape[1], block=p.P * p.outputs * fields,
             forward_block=p.P * (2 if rule.reconstructs else 1), gated=rule.gated, biased=rule.biased,
             direct=tuple(rule.uses(l, "direct") for l in range(1, rule.depth + 1)), fed_back=rule.uses(rule.depth, "independent"),
-            independent=independent, feeds_back=tuple(rule.feeds_back(l) for l in hidden), wants=tuple(_wanted(rule, l) for l in hidden),
+            independent=independent, feeds_back=tuple(map(bool, carried)), wants=tuple(("true", *(() if rule.gradient else each)) for each in carried),
             responses=responses, mirrors=tuple(rule.mirrors and each for each in independent), adjoint=adjoint, spans=spans,
         )  # fmt: skip
 
@@ -226,11 +227,6 @@ def _padded(velocity, room: Room):
         return None
     (first, *hidden, readout), *others = velocity
     return ((first, *((pad(D, *room), scale) for D, scale in hidden), readout), *others)
-
-
-def _wanted(rule: Dynamics, l: int) -> tuple[str, ...]:
-    used = () if rule.gradient else tuple(name for name in ("transported", "initial") if rule.uses(l, name))
-    return ("true", *used)
 
 
 def coordinates(p: Problem) -> tuple[np.ndarray, np.ndarray]:

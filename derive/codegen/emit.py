@@ -206,6 +206,7 @@ def _constants(bound: BoundRule, keywords: Sequence[str]) -> str:
         *(["SIGN_GATES = True"] if bound.sign_gates else []),
         f"EVOLVES = {evolution is not None}",
         f"LEARNS_OUTER_PRODUCTS = {evolution is not None and evolution.outer != 0}",
+        *(["COPIES = True"] if evolution is not None and evolution.copy != 0 else []),
         *(["MIRRORS = True"] if evolution is not None and evolution.mirrors else []),
         *(["RECONSTRUCTS = True"] if evolution is not None and evolution.null != 0 else []),
         "# feedback coefficients of the layers 1…L that are not zero at all times",

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from derive import FA, GD, MLP, Loss, f, y
+from derive import FA, GD, MLP, Loss, Rational, f, kolen_pollack, y
 from derive.loss import LOSSES
 from numerics import Problem, Solution, load_checkpoint, solve_dmft, solve_lazy, solve_linear, train_finite
 from numerics.dynamics import dynamics
@@ -24,8 +24,11 @@ def problem(**training) -> Problem:
     return Problem(X, np.array([1.0, -1.0, 0.5]), gamma0=1.5, eta=0.4, steps=8, X_test=X_test, **training)
 
 
-def written_out(p: Problem, weights: dict, slope_of_loss, sw: float = 1.2, sb: float = 0.4) -> np.ndarray:
-    """f(t) of FA(0.6) on a network with two hidden tanh layers: θ ← θ + v, v ← β v + u − ηλθ for each array, nothing of the toolkit."""
+def written_out(p: Problem, weights: dict, slope_of_loss, forget: float | None = None, sw: float = 1.2, sb: float = 0.4) -> np.ndarray:
+    """f(t) of FA(0.6) on a network with two hidden tanh layers: θ ← θ + v, v ← β v + u − ηλθ for each array, nothing of the toolkit.
+
+    With `forget` the feedback weights learn from there: B ← (1 − forget) B + v, the whole step of the forward weights.
+    """
     N, D = weights["input"].shape
     theta = {"W0": weights["input"], "W1": weights["hidden"], "w": weights["readout"][0], "b0": weights["biases"][0][0],
              "b1": weights["biases"][1][0], "b2": 0.0}  # fmt: skip
@@ -50,20 +53,31 @@ def written_out(p: Problem, weights: dict, slope_of_loss, sw: float = 1.2, sb: f
         }  # fmt: skip
         v = {name: p.momentum * v[name] + u[name] - p.eta * p.weight_decay * theta[name] for name in theta}
         theta = {name: theta[name] + v[name] for name in theta}
+        if forget is not None:
+            back, top = (1 - forget) * back + v["W1"], (1 - forget) * top + v["w"]
     return np.array(record)
 
 
-def test_the_step_is_that_of_a_loop_written_out():
+@pytest.mark.parametrize("rule, forget", [(FA(0.6), None), (kolen_pollack(0.1, rho=0.6), 0.1)], ids=lambda value: getattr(value, "name", ""))
+def test_the_step_is_that_of_a_loop_written_out(rule, forget):
     p, width = problem(**ALL), 20
-    bound, _ = dynamics(FA(0.6), BIASED)
+    bound, _ = dynamics(rule, BIASED)
     drawn = draw(jax.random.split(jax.random.key(3), 1), p.D, bound, width, np.dtype(float))
     weights = {name: np.asarray(arrays[0][0]) for name, arrays in drawn.items() if arrays and arrays[0] is not None and name != "biases"}
     weights["biases"] = [np.asarray(array[0]) for array in drawn["biases"]]
     logistic = lambda output, target: -target / (1 + np.exp(target * output))
-    ours = train_finite(p, FA(0.6), BIASED, width=width, seeds=1, seed=3)
-    np.testing.assert_allclose(ours.f, written_out(p, weights, logistic), rtol=1e-11, atol=1e-13)
-    squared = written_out(p, weights, lambda output, target: output - target)
-    assert np.max(np.abs(ours.f - squared)) > 0.01
+    ours = train_finite(p, rule, BIASED, width=width, seeds=1, seed=3)
+    np.testing.assert_allclose(ours.f, written_out(p, weights, logistic, forget), rtol=1e-11, atol=1e-13)
+    squared = written_out(p, weights, lambda output, target: output - target, forget)
+    other = written_out(p, weights, logistic, 0.1 if forget is None else None)
+    assert min(np.max(np.abs(ours.f - wrong)) for wrong in (squared, other)) > 0.01
+
+
+def test_copied_steps_bring_in_the_initial_weights_that_decay():
+    """From B(0) = V the step's −ηλ W(0) comes into B as it does into V + 1e-9 W(0)ᵀ: the solution depends on ρ continuously."""
+    p = replace(problem(momentum=0.6, weight_decay=0.3), steps=6, X_test=None)
+    at_zero, near = (solve_dmft(p, kolen_pollack(0.1, rho=rho), MLP(2, "tanh"), samples=128, replicas=1) for rho in (0, Rational(1, 10**9)))
+    np.testing.assert_allclose(at_zero.f, near.f, atol=1e-7)  # without that part they are 7e-3 apart
 
 
 @pytest.mark.parametrize("rule", [GD(), FA(0.6)], ids=lambda r: r.name)
