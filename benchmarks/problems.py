@@ -63,6 +63,12 @@ def problem_w(gamma0: float = 1.0) -> Case:
     return Case(f"W{gamma0:g}", f"L=1, ReLU, P=10, T=100, eta=0.1, gamma0={gamma0:g}", p, GD(), MLP(depth=1, activation="relu"))
 
 
+def problem_m() -> Case:
+    """Problem M: many examples, so that products do more with every number that they read."""
+    p = Problem(*data(64, 100, 3), 1.0, 1.0, 40)
+    return Case("M", "L=3, tanh, P=64, D=100, T=40, eta=1, gamma0=1", p, GD(), MLP(depth=3, activation="tanh"))
+
+
 def accuracy_problem(rule: str = "GD", activation: str = "tanh") -> Case:
     """The problem on which errors of all rules are measured."""
     p = Problem(*data(4, 20, 2), 1.5, 0.3, 20)

@@ -4,12 +4,12 @@ Model, per step, in units of S numbers, with r_ℓ the rank of the features φ(h
 solution), P examples, b bytes a number:
 
     hidden matrix ℓ = 1…L−1 (bases Q, P and innovations Ξ, Υ, each read once):  bytes 2 (r_ℓ + q_{ℓ+1}) b,
-        operations 8 P (r_ℓ + q_{ℓ+1}): coefficients, residual, and images along innovations and along the other basis, both ways
-    bases kept for kernels only, r_L and q_1:                                      bytes (r_L + q_1) b, operations 4 P (r_L + q_1)
+        operations 6 P (r_ℓ + q_{ℓ+1}): coefficients, and images along innovations and along the other basis, both ways
+    bases kept for kernels only, r_L and q_1:                                      bytes (r_L + q_1) b, operations 2 P (r_L + q_1)
 
 The least time of a step is the larger of bytes/bandwidth and operations/rate. Fields themselves (P rows), eigendecompositions of P × P
-matrices, conditioning of new directions, drawing of normals, compilation and assembly of the result count as nothing: the solver pays for
-them. Second readings of a basis, which a larger cache would save, count as nothing too.
+matrices, forming and conditioning new directions, drawing of normals, compilation and assembly of the result count as nothing: the solver pays
+for them. Second readings of a basis, which a larger cache would save, count as nothing too.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ class Machine(NamedTuple):
     rate: float
 
 
-def measure(dtype: str = "float64", repeats: int = 5, length: int = 8_000_000, order: int = 1536) -> Machine:
-    """Rates of this machine now, per second of CPU time, which other programs disturb least; best of several, as a limit should be.
+def measure(dtype: str = "float64", rounds: int = 3, seconds: float = 0.4, length: int = 8_000_000, order: int = 1536) -> Machine:
+    """Rates of this machine now, per second of CPU time, which other programs disturb least; the best of several rounds, as a limit should be.
 
     Args:
         dtype: of the numbers.
-        repeats: how often each.
+        rounds: how often each.
+        seconds: of a round. The clock of CPU time is coarse: a single call may seem to take half its time.
         length: of the vectors.
         order: of the matrices.
     """
@@ -50,17 +51,18 @@ def measure(dtype: str = "float64", repeats: int = 5, length: int = 8_000_000, o
     matrix = jnp.asarray(np.random.default_rng(0).normal(size=(order, order)), dtype)
     triad = jax.jit(lambda b, c: b + 3.0 * c)
     product = jax.jit(lambda m: jnp.matmul(m, m, precision="highest"))
-    return Machine(3 * length * b.dtype.itemsize / _best(triad, repeats, b, c), 2 * order**3 / _best(product, repeats, matrix))
+    least = lambda function, *arguments: min(_seconds(function, seconds, *arguments) for _ in range(rounds))
+    return Machine(3 * length * b.dtype.itemsize / least(triad, b, c), 2 * order**3 / least(product, matrix))
 
 
-def _best(function, repeats: int, *arguments) -> float:
+def _seconds(function, least: float, *arguments) -> float:
+    """CPU seconds of a call, from as many as take `least`."""
     function(*arguments).block_until_ready()
-    seconds = []
-    for _ in range(repeats):
-        began = time.process_time()
+    began, calls = time.process_time(), 0
+    while (used := time.process_time() - began) < least:
         function(*arguments).block_until_ready()
-        seconds.append(time.process_time() - began)
-    return min(seconds)
+        calls += 1
+    return used / calls
 
 
 def ranks(sol: Solution) -> tuple[np.ndarray, np.ndarray]:
@@ -93,5 +95,5 @@ def least_seconds(sol: Solution, machine: Machine) -> tuple[float, float, float]
     hidden = r[:-1].sum(axis=0) + q[1:].sum(axis=0)
     recorded = r[-1] + q[0]
     moved = width * numbers * (2.0 * hidden + recorded)
-    operations = sol.problem.P * numbers * (8.0 * hidden + 4.0 * recorded)
+    operations = sol.problem.P * numbers * (6.0 * hidden + 2.0 * recorded)
     return float(np.sum(np.maximum(moved / machine.bandwidth, operations / machine.rate))), float(moved.sum()), float(operations.sum())

@@ -8,8 +8,8 @@ from typing import Any, Self
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .basis import combine
 from .protocol import Carried, Plasticity
+from .rows import combine
 
 
 class InputWeights:

@@ -1,162 +1,193 @@
 """Orthonormal bases of single-site fields under ⟨ab⟩ = (1/S) Σ_i a_i b_i, extended as new vectors come.
 
-Arrays are static: a basis has capacity for r rows, rows beyond `size` are zero and products run over all of them. Fields lie along the
-last axis, so that a basis is an (r, S) array with contiguous rows.
+Arrays are static: a basis has capacity for r rows, and rows beyond `size` are zero. Fields lie along the last axis.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-# Samples whose products are summed in single precision before sums go on in double. On a CPU the product itself sums in blocks (error 2e-7 of
-# the largest at 2^18 samples), and cutting costs two to four times the product.
-PARTS = {"cpu": 2**18}
-PART = 2**14
+from .rows import Rows, bracket, combine, wide
 
 
-def part() -> int:
-    """The largest number of samples of one part."""
-    return PARTS.get(jax.default_backend(), PART)
+def batches(block: int) -> tuple[int, int]:
+    """Into how many batches the new directions of a block of vectors are cut, and how many are in one.
 
-
-def wide() -> jnp.dtype:
-    """The floating-point type of small matrices: double precision where JAX has it, whatever the fields have."""
-    return jnp.result_type(float)
-
-
-def bracket(a: Float[Array, "n S"], b: Float[Array, "k S"]) -> Float[Array, "n k"]:
-    """⟨a bᵀ⟩ = (1/S) Σ_i a_i b_i for all pairs of rows, in the `wide` type."""
-    # The larger factor first: XLA's CPU product is several times slower the other way round.
-    if a.shape[0] < b.shape[0]:
-        return bracket(b, a).T
-    S, parts = a.shape[-1], 1 if a.dtype == wide() else _parts(a.shape[-1])
-    if parts == 1:
-        return jnp.matmul(a, b.T, precision="highest").astype(wide()) / S
-    cut = lambda x: x.reshape(len(x), parts, S // parts)
-    return jnp.sum(jnp.einsum("npi,kpi->pnk", cut(a), cut(b), precision="highest"), axis=0, dtype=wide()) / S
-
-
-def _parts(samples: int) -> int:
-    """Number of equal parts with at most `part()` samples each; a multiple of eight where possible, so that devices keep their samples."""
-    if samples <= part():
-        return 1
-    least = -(-samples // part())
-    candidates = (*range(-(-least // 8) * 8, 8 * least + 8, 8), *range(least, 8 * least))
-    return next((count for count in candidates if samples % count == 0), 1)
-
-
-def average(a: Float[Array, "n S"], b: Float[Array, "#n S"]) -> Float[Array, "n"]:
-    """⟨a b⟩ row by row, summed in the `wide` type."""
-    return (jnp.sum(a * b, axis=1, dtype=wide()) / a.shape[-1]).astype(a.dtype)
-
-
-def combine(c: Float[Array, "n r"], rows: Float[Array, "r S"]) -> Float[Array, "n S"]:
-    """Σ_k c_k rows_k, in the type of the rows."""
-    # A transposition folded into the product would take XLA's CPU product off its fast path.
-    return jnp.matmul(jax.lax.optimization_barrier(c.astype(rows.dtype)), rows, precision="highest")
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Basis:
-    """Rows Q with ⟨Q Qᵀ⟩ = 1, rows beyond `size` zero.
-
-    Attributes:
-        rows: the vectors.
-        size: how many there are, n ≤ r.
-        dropped: the largest share of a vector's energy that was below the tolerance, over all extensions.
+    Mostly few are new. The last batch is multiplied with the basis together with the next block: XLA's CPU product likes 8 or 16 rows.
     """
+    each = min(block, max(2, min(16, 2 ** block.bit_length() - block)))
+    return -(-block // each), each
 
-    rows: Float[Array, "r S"]
-    size: Int[Array, ""]
-    dropped: Float[Array, ""]
 
-    @staticmethod
-    def empty(capacity: int, samples: int, dtype: jnp.dtype) -> Basis:
-        """No vectors yet, room for `capacity`."""
-        return Basis(jnp.zeros((capacity, samples), dtype), jnp.zeros((), jnp.int32), jnp.zeros((), wide()))
-
-    def padded(self, capacity: int) -> Basis:
-        """The same with room for more."""
-        return Basis(pad(self.rows, capacity), self.size, self.dropped)
-
-    def extend(self, v: Float[Array, "B S"], tol: Float[Array, ""]) -> tuple[Basis, Float[Array, "B r"], Extension]:
-        """Coefficients of v, after taking in what is new in it.
-
-        Block Gram–Schmidt, twice, with a rank-revealing eigendecomposition of the residual Gram matrix in between: directions whose
-        energy is at most `tol` times that of the largest row of v are dropped. Room for B more rows is the caller's duty.
-
-        Args:
-            v: block of vectors.
-            tol: relative energy.
-
-        Returns:
-            The extended basis, coefficients c with v ≈ c Q, and the new rows.
-
-        Source: THEORY section 5.
-        """
-        c = bracket(v, self.rows)
-        gram = bracket(v, v)
-        scale = jnp.maximum(jnp.max(jnp.diagonal(gram)), jnp.finfo(v.dtype).tiny)
-        # ⟨r rᵀ⟩ = ⟨v vᵀ⟩ − c cᵀ tells without touching the residual whether there is anything new: no direction has more than the trace
-        rest = jnp.trace(gram - c @ c.T) / scale
-        nothing = lambda: (jnp.zeros_like(v), jnp.zeros(v.shape[0], bool), jnp.maximum(rest, 0.0))
-        rows, keep, lost = jax.lax.cond(rest > tol, lambda: self._orthonormal(v - combine(c, self.rows), tol, scale), nothing)
-        at = self.size
-        zero = jnp.zeros((), at.dtype)
-        basis = Basis(
-            jax.lax.dynamic_update_slice(self.rows, rows, (at, zero)),
-            at + jnp.sum(keep, dtype=at.dtype),
-            jnp.maximum(self.dropped, lost),
-        )
-        return basis, jax.lax.dynamic_update_slice(c, bracket(v, rows), (zero, at)), Extension(rows, keep, at)
-
-    def used(self) -> Bool[Array, "r"]:
-        """Which rows hold a vector."""
-        return jnp.arange(self.rows.shape[0]) < self.size
-
-    def _orthonormal(self, residual, tol, scale):
-        """Rows along the residual's principal axes, which of them count, and the largest share of energy that does not."""
-        energy, axes = jnp.linalg.eigh(bracket(residual, residual))
-        energy, axes = energy[::-1], _fix_signs(axes[:, ::-1])
-        keep = energy > tol * scale
-        lost = jnp.max(jnp.where(keep, 0.0, jnp.maximum(energy, 0.0))) / scale
-        rows = combine(axes.T / jnp.sqrt(jnp.where(keep, energy, 1.0))[:, None], residual) * keep[:, None]
-        # Small residuals are what is left of a cancellation: project again, then (⟨rows rowsᵀ⟩)^{-1/2}. Not even in double precision can
-        # this be left out: a new direction would inherit the old ones' deviation from orthogonality, enlarged by 1/√tol each time.
-        rows = rows - combine(bracket(rows, self.rows), self.rows)
-        return combine(_inverse_root(bracket(rows, rows) + jnp.diag(jnp.where(keep, 0.0, 1.0))), rows) * keep[:, None], keep, lost
+def room_for(block: int) -> int:
+    """Rows that must be free before a block is taken in."""
+    count, each = batches(block)
+    return count * each
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Extension:
-    """What `Basis.extend` added: rows (zero where `keep` is false), to be written from row `at` on."""
+    """Rows that come to a basis, zero where `keep` is false, from row `at` on."""
 
-    rows: Float[Array, "B S"]
-    keep: Bool[Array, "B"]
+    rows: Float[Array, "b S"]
+    keep: Bool[Array, "b"]
     at: Int[Array, ""]
 
-    def pending(self, images: Float[Array, "r S"]) -> Float[Array, "B S"]:
-        """The rows of a same-shaped array (images of the basis) that belong to this extension."""
-        return jax.lax.dynamic_slice_in_dim(images, self.at, self.keep.shape[0], axis=0)
+    def rows_of(self, array: Float[Array, "r n"]) -> Float[Array, "b n"]:
+        """The rows of an array that belong to these."""
+        return jax.lax.dynamic_slice_in_dim(array, self.at, len(self.keep))
 
-    def write_rows(self, array: Float[Array, "r n"], rows: Float[Array, "B n"]) -> Float[Array, "r n"]:
+    def write_rows(self, array: Float[Array, "r n"], rows: Float[Array, "b n"]) -> Float[Array, "r n"]:
         """Put rows in their place."""
         return jax.lax.dynamic_update_slice_in_dim(array, rows, self.at, axis=0)
 
-    def write_columns(self, array: Float[Array, "n r"], columns: Float[Array, "n B"]) -> Float[Array, "n r"]:
+    def write_columns(self, array: Float[Array, "n r"], columns: Float[Array, "n b"]) -> Float[Array, "n r"]:
         """Put columns in their place."""
         return jax.lax.dynamic_update_slice_in_dim(array, columns, self.at, axis=1)
 
 
-def _inverse_root(gram: Float[Array, "B B"]) -> Float[Array, "B B"]:
-    """gram^{-1/2} of a matrix near unity, by Newton's method: the error e is squared each time, 6e-3 (single precision) at first."""
-    found = one = jnp.eye(len(gram), dtype=gram.dtype)
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Basis:
+    """Vectors Q = T R with ⟨Q Qᵀ⟩ = 1.
+
+    The rows R are orthonormal but for what a single projection leaves, which is round-off over the root of the tolerance. T, lower triangular,
+    takes that away. It needs the averages of new rows with all others, which come for free with the next block of vectors; until then the
+    newest rows stand for themselves. Without T, in single precision and even in double, a new direction would inherit the old ones' deviation
+    from orthogonality, enlarged by 1/√tol each time.
+
+    Attributes:
+        rows: R, zero beyond `size`.
+        size: how many there are, n ≤ r.
+        T: one for rows that are not there.
+        newest: the rows that came last.
+        dropped: the largest share of a vector's energy that was below the tolerance, over all extensions.
+    """
+
+    rows: Rows
+    size: Int[Array, ""]
+    T: Float[Array, "r r"]
+    newest: Extension
+    dropped: Float[Array, ""]
+
+    @staticmethod
+    def empty(capacity: int, samples: int, dtype: jnp.dtype, block: int, each: int | None = None) -> Basis:
+        """No vectors yet, room for `capacity`, in segments of `each`; blocks of at most `block` vectors will be taken in."""
+        number, batch = lambda: jnp.zeros((), jnp.int32), batches(block)[1]
+        newest = Extension(jnp.zeros((batch, samples), dtype), jnp.zeros(batch, bool), number())
+        return Basis(Rows.zeros(capacity, samples, dtype, each), number(), jnp.eye(capacity, dtype=wide()), newest, jnp.zeros((), wide()))
+
+    def padded(self, capacity: int) -> Basis:
+        """The same with room for more."""
+        T = jnp.eye(capacity, dtype=self.T.dtype).at[: len(self.T), : len(self.T)].set(self.T)
+        return replace(self, rows=self.rows.padded(capacity), T=T)
+
+    def coefficients(self, v: Float[Array, "n S"]) -> Float[Array, "n r"]:
+        """⟨v Qᵀ⟩."""
+        return self.rows.bracket(v, self.size) @ self.T.T
+
+    def combine(self, c: Float[Array, "n r"]) -> Float[Array, "n S"]:
+        """c Q."""
+        return self.rows.combine(c @ self.T, self.size)
+
+    def used(self) -> Bool[Array, "r"]:
+        """Which rows hold a vector."""
+        return jnp.arange(len(self.rows)) < self.size
+
+    def deviation(self) -> float:
+        """max |⟨Q Qᵀ⟩ − 1| over the vectors before the newest."""
+        n = int(self.newest.at)
+        T = np.asarray(self.T)[:n, :n]
+        return float(np.max(np.abs(T @ self.rows.gram(n) @ T.T - np.eye(n)), initial=0.0))
+
+    def extend(
+        self, v: Float[Array, "B S"], tol: Float[Array, ""], notes: Any = None, met: Callable[[Any, Extension], Any] | None = None
+    ) -> tuple[Basis, Float[Array, "B r"], Any]:
+        """Coefficients of v, after taking in what is new in it.
+
+        Block Gram–Schmidt. The eigenvectors of the residuals' Gram matrix tell which directions are new: those whose energy is at most `tol`
+        times that of the largest row of v are dropped. `room_for(B)` free rows are the caller's duty.
+
+        Args:
+            v: block of vectors.
+            tol: relative energy.
+            notes, met: what is known about the rows, and what to make of it when more come, a batch at a time.
+
+        Returns:
+            The extended basis, coefficients c with v ≈ c Q, and the notes.
+
+        Source: THEORY section 5.
+        """
+        each = len(self.newest.keep)
+        count = -(-len(v) // each)
+        averages = self.rows.bracket(jnp.concatenate([v, self.newest.rows]), self.size)
+        start = self._settled(averages[len(v) :])
+        known, gram = averages[: len(v)] @ start.T.T, bracket(v, v)
+        scale = jnp.maximum(jnp.max(jnp.diagonal(gram)), jnp.finfo(v.dtype).tiny)
+        # ⟨r rᵀ⟩ = ⟨v vᵀ⟩ − c cᵀ: residuals are only formed for directions that are taken in
+        rest = gram - known @ known.T
+        # no direction has more than the trace
+        seen = jnp.trace(rest) / scale
+        nothing = lambda: (jnp.zeros_like(gram), jnp.zeros(len(v), bool), jnp.maximum(seen, 0.0))
+        axes, keep, lost = jax.lax.cond(seen > tol, lambda: _directions(rest, tol, scale), nothing)
+        axes, keep = jnp.pad(axes, ((0, count * each - len(v)), (0, 0))), jnp.pad(keep, (0, count * each - len(v)))
+
+        def take(carry):
+            done, basis, c, notes = carry
+            batch, kept = (jax.lax.dynamic_slice_in_dim(x, done, each) for x in (axes, keep))
+            # the batch before, if there was one in this block
+            averages = basis.rows.bracket(basis.newest.rows, jnp.where(done > 0, basis.size, 0), maybe=True)
+            basis = replace(basis, T=jnp.where(done > 0, basis._settled(averages).T, basis.T))
+            basis, new = basis._with(combine(batch, v) - basis.combine(batch @ known), kept)
+            c = new.write_columns(c, bracket(v, new.rows))
+            return done + each, basis, c, notes if met is None else met(notes, new)
+
+        start = replace(start, dropped=jnp.maximum(self.dropped, lost))
+        there = jnp.sum(keep)
+        _, basis, c, notes = jax.lax.while_loop(lambda carry: carry[0] < there, take, (0, start, known, notes))
+        return basis, c, notes
+
+    def _settled(self, averages: Float[Array, "b r"]) -> Basis:
+        """The same when ⟨newest rowsᵀ⟩ is known: T = (1 − ⟨…⟩)^{-1/2} (1 − projection on the others) on the newest."""
+        new = self.newest
+        along = (averages @ self.T.T) * (jnp.arange(len(self.T)) < new.at)
+        own = jax.lax.dynamic_slice_in_dim(averages, new.at, len(new.keep), axis=1) - along @ along.T
+        place = new.write_columns(jnp.zeros_like(averages), jnp.eye(len(new.keep), dtype=averages.dtype))
+        T = _inverse_root(own, new.keep) @ (place - along @ self.T)
+        return replace(self, T=new.write_rows(self.T, jnp.where(new.keep[:, None], T, new.rows_of(self.T))))
+
+    def _with(self, residuals: Float[Array, "b S"], keep: Bool[Array, "b"]) -> tuple[Basis, Extension]:
+        """The basis with residuals of unit energy, up to round-off, as new rows."""
+        gram = bracket(residuals, residuals)
+        keep = keep & (jnp.diagonal(gram) > 0.5)  # others were round-off
+        new = Extension(combine(_inverse_root(gram, keep), residuals) * keep[:, None], keep, self.size)
+        size = self.size + jnp.max(jnp.where(keep, jnp.arange(1, len(keep) + 1), 0)).astype(self.size.dtype)
+        return replace(self, rows=self.rows.put(new.rows, self.size), size=size, newest=new), new
+
+
+def _directions(rest: Float[Array, "B B"], tol, scale) -> tuple[Float[Array, "B B"], Bool[Array, "B"], Float[Array, ""]]:
+    """Combinations that make unit vectors of the residuals, largest energy first, which of them count, and the largest share of energy that
+    does not."""
+    energy, axes = jnp.linalg.eigh(rest)
+    energy, axes = energy[::-1], _fix_signs(axes[:, ::-1])
+    keep = energy > tol * scale
+    lost = jnp.max(jnp.where(keep, 0.0, jnp.maximum(energy, 0.0))) / scale
+    return axes.T / jnp.sqrt(jnp.where(keep, energy, 1.0))[:, None] * keep[:, None], keep, lost
+
+
+def _inverse_root(gram: Float[Array, "b b"], keep: Bool[Array, "b"]) -> Float[Array, "b b"]:
+    """gram^{-1/2} on the rows that count, one on the others; by Newton's method: an error of 5e-2, the largest that single precision makes of
+    a residual, is squared three times."""
+    one = jnp.eye(len(gram), dtype=gram.dtype)
+    gram, found = jnp.where(keep[:, None] & keep, gram, one), one
     for _ in range(3):
         found = found @ (1.5 * one - 0.5 * (found @ gram @ found))
     return found
@@ -166,9 +197,3 @@ def _fix_signs(axes: Float[Array, "B B"]) -> Float[Array, "B B"]:
     """Columns with their largest entry positive, so that neither the order of examples nor the linear algebra library decides signs."""
     largest = jnp.take_along_axis(axes, jnp.argmax(jnp.abs(axes), axis=0)[None], axis=0)
     return axes * jnp.where(largest < 0, -1.0, 1.0).astype(axes.dtype)
-
-
-def pad(array: Float[Array, "n m"], rows: int | None = None, columns: int | None = None) -> Float[Array, "n2 m2"]:
-    """Zeros up to so many rows and columns; None leaves a dimension as it is."""
-    n, m = array.shape
-    return jnp.pad(array, ((0, (rows or n) - n), (0, (columns or m) - m)))

@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .basis import Basis, bracket, wide
 from .checkpoint import Keeper
 from .dynamics import Dynamics
 from .infinite import Layout, Room, grow, start, supply
 from .problem import Problem
 from .progress import Progress
+from .rows import bracket, wide
 from .sampling import Innovations
 from .sharding import Placement
 from .snapshots import empty_snapshots, put, taken
@@ -63,8 +63,8 @@ class Plan:
 
     @property
     def blocks(self) -> Room:
-        """Directions that one step can add."""
-        return Room(self.layout.forward_block, self.layout.block)
+        """Rows that must be free before a step."""
+        return self.layout.free
 
     def limits(self, samples: int) -> Room:
         """Capacities that no run can exceed."""
@@ -76,7 +76,8 @@ class Plan:
         if self.capacity is None:
             # ranks grow with the digits that are followed: measured on tanh and ReLU problems, with some reserve
             reserve = round(-8 * np.log10(self.rank_tol)) - 8
-            wanted = [reserve + 6 * block + limit // 16 for block, limit in zip(self.blocks, self.limits(samples), strict=True)]
+            met = (self.layout.forward_block * self.layout.meetings, self.layout.block)
+            wanted = [reserve + 6 * block + limit // 16 for block, limit in zip(met, self.limits(samples), strict=True)]
         else:
             wanted = [self.capacity, self.capacity]
         pick = lambda wish, block, limit: max(min(wish, limit), block)
@@ -114,12 +115,12 @@ def run(plan: Plan, innovations: Innovations, bar: Progress, seconds: Seconds, k
     if (known := keeper.finished(innovations)) is not None:
         bar.advance(plan.problem.steps)
         return known
-    p, room = plan.problem, plan.first_room(innovations.samples)
+    p, (room, supplied) = plan.problem, keeper.room(innovations) or (plan.first_room(innovations.samples), 0)
+    room = Room(*room)
     placement = Placement.of(plan.devices, innovations.samples)
     with placement.host():
         state, history, scales, probe = seconds.spend("sampling", partial(_begin, plan, innovations, room))
-        state, history, (room, supplied) = keeper.resume(innovations, state, history, (room, 0))
-        room = Room(*room)
+        state, history = keeper.resume(innovations, state, history)
         state, history, scales, probe = placement.spread((state, history, scales, probe))
     done = int(state.t)
     bar.advance(done)
@@ -298,12 +299,6 @@ def _finished(state: State, history, room: Room) -> dict[str, Any]:
         "history": jax.tree.map(np.asarray, history),
         "ranks": {name: [int(basis.size) for basis in group] for name, group in bases.items()},
         "dropped": max((float(basis.dropped) for basis in every), default=0.0),
-        "gram_error": max(map(gram_error, every), default=0.0),
+        "gram_error": max((basis.deviation() for basis in every), default=0.0),
         "capacity": max(room),
     }
-
-
-def gram_error(basis: Basis) -> float:
-    """max |⟨Q Qᵀ⟩ − 1| over the vectors that are there."""
-    gram = np.asarray(bracket(basis.rows, basis.rows))
-    return float(np.max(np.abs(gram - np.diag(np.arange(len(gram)) < int(basis.size)))))

@@ -55,26 +55,31 @@ class Keeper:
         """What the replica with these innovations found, None if it did not get to its end."""
         return self.done.get(_name(innovations))
 
-    def resume(self, innovations: Innovations, state: Any, history: Any, room: Any) -> tuple[Any, Any, Any]:
-        """State, history and bookkeeping to go on from: the saved ones, or else those given.
+    def room(self, innovations: Innovations) -> Any:
+        """The solver's bookkeeping when this replica was interrupted, None if it was not."""
+        saved = self.unfinished
+        return None if saved is None or saved["name"] != _name(innovations) else saved["room"]
+
+    def resume(self, innovations: Innovations, state: Any, history: Any) -> tuple[Any, Any]:
+        """State and history to go on from: the saved ones, or else those given.
 
         Args:
             innovations: of the replica.
-            state, history, room: at the start; they tell the structure.
+            state, history: at the start, with the `room` that was saved; they tell the structure.
 
         Raises:
             ValueError: the file's arrays do not have that structure.
         """
         saved = self.unfinished
         if saved is None or saved["name"] != _name(innovations):
-            return state, history, room
+            return state, history
         leaves, structure = jax.tree.flatten(state)
         kept = saved["state"]
         if len(kept) != len(leaves) or any(a.dtype != b.dtype or a.ndim != b.ndim for a, b in zip(kept, leaves, strict=False)):
             raise ValueError(f"{self.path} does not hold the state of this run: it is damaged; delete it to start anew")
         whole = lambda array, empty: np.concatenate([array, np.zeros((len(empty) - len(array), *array.shape[1:]), array.dtype)])
         self.unfinished = None
-        return jax.tree.unflatten(structure, kept), jax.tree.map(whole, saved["history"], history), saved["room"]
+        return jax.tree.unflatten(structure, kept), jax.tree.map(whole, saved["history"], history)
 
     def next_stop(self, t: int, stop: int) -> int:
         """Where to pause on the way from t to `stop`."""

@@ -5,6 +5,7 @@ Neither end is a random matrix that must be conditioned: the inputs' span is kno
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,8 +14,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .any_width import InputWeights, ReadoutVector
-from .basis import Basis, Extension, bracket, combine, pad
+from .basis import Basis, Extension
 from .protocol import per_example
+from .rows import bracket, combine, pad
 
 
 @jax.tree_util.register_dataclass
@@ -41,16 +43,16 @@ class BackwardSpan:
 
     def take(
         self, g: Float[Array, "P S"], g_tilde: Float[Array, "P S"], outer: Float[Array, "P S"] | None = None,
-        above: Float[Array, "P S"] | None = None,
-    ) -> tuple[BackwardSpan, Extension]:  # fmt: skip
-        """Extend the basis by the current fields and keep their coefficients."""
+        above: Float[Array, "P S"] | None = None, notes: Any = None, met: Callable[[Any, Extension], Any] | None = None,
+    ) -> tuple[BackwardSpan, Any]:  # fmt: skip
+        """Extend the basis by the current fields and keep their coefficients; `notes` and `met` as in `Basis.extend`."""
         fields = {"g_tilde": None if self.same else g_tilde, "outer": outer, "above": above, "g": g}
         present = {name: field for name, field in fields.items() if field is not None}
-        basis, d, extension = self.basis.extend(jnp.concatenate(list(present.values())), self.tol)
+        basis, d, notes = self.basis.extend(jnp.concatenate(list(present.values())), self.tol, notes, met)
         found = dict(zip(present, jnp.split(d, len(present)), strict=True))
         g_tilde_now = found.get("g_tilde", found["g"])
         span = replace(self, basis=basis, g=found["g"], g_tilde=g_tilde_now, outer=found.get("outer"), above=found.get("above"))
-        return span, extension
+        return span, notes
 
     def padded(self, capacity: int) -> BackwardSpan:
         """The same with room for more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -9,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from .basis import Basis, pad, wide
+from .basis import Basis, room_for
 from .dynamics import Dynamics
 from .ends import BackwardSpan, LazyInput, LazyReadout
 from .mirror import Mirror
 from .problem import Problem
 from .random_matrix import LazyMatrix
+from .rows import Rows, pad, segment_for, wide
 from .sampling import BLOCK, Innovations
 from .training import Probe, State
 
@@ -42,8 +44,8 @@ class Layout:
         depth: L.
         outputs: C, each with a readout and feedback vectors of its own.
         inputs: rank r0 of the inputs.
-        block: directions that one step can add to a backward basis.
-        forward_block: the same for a forward basis.
+        block: vectors that a backward basis meets in a step.
+        forward_block, meetings: vectors that a forward basis meets at once, and how often in a step.
         gated: whether layers have gates.
         biased: whether they have biases.
         direct: for the layers 1…L, whether ξ^ℓ exists.
@@ -62,6 +64,7 @@ class Layout:
     inputs: int
     block: int
     forward_block: int
+    meetings: int
     gated: bool
     biased: bool
     direct: tuple[bool, ...]
@@ -84,11 +87,16 @@ class Layout:
         carried = tuple(rule.feeds_back(l, shrinks=bool(p.weight_decay)) for l in hidden)
         return Layout(
             depth=rule.depth, outputs=p.outputs, inputs=coordinates(p)[0].shape[1], block=p.P * p.outputs * fields,
-            forward_block=p.P * (2 if rule.reconstructs else 1), gated=rule.gated, biased=rule.biased,
+            forward_block=p.P, meetings=2 if rule.reconstructs else 1, gated=rule.gated, biased=rule.biased,
             direct=tuple(rule.uses(l, "direct") for l in range(1, rule.depth + 1)), fed_back=rule.uses(rule.depth, "independent"),
             independent=independent, feeds_back=tuple(map(bool, carried)), wants=tuple(("true", *(() if rule.gradient else each)) for each in carried),
             responses=responses, mirrors=tuple(rule.mirrors and each for each in independent), adjoint=adjoint, spans=spans,
         )  # fmt: skip
+
+    @property
+    def free(self) -> Room:
+        """Rows that must be free before a step."""
+        return Room(self.meetings * room_for(self.forward_block), room_for(self.block))
 
     def vectors(self, l: int) -> dict[str, int]:
         """Numbers of dimensions of the single vectors of layer l in 1…L, in order."""
@@ -156,14 +164,16 @@ def start(p: Problem, rule: Dynamics, innovations: Innovations, layout: Layout, 
     layers = [{name: put(rows) for name, rows in layout.draw_vectors(innovations, l).items()} for l in range(1, rule.depth + 1)]
     bottom, top, samples = layers[0], layers[-1], innovations.samples
     tolerance: Any = lambda: np.array(tol, wide())
-    basis = lambda capacity: Basis.empty(capacity, samples, kind)
+    each = segment_for(max(layout.free), samples)
+    rows = lambda capacity: Rows.zeros(capacity, samples, kind, each)
+    features = lambda: Basis.empty(room.forward, samples, kind, layout.forward_block, each)
     back = lambda: jnp.zeros((p.P * p.outputs, room.backward), wide())
-    span = lambda: BackwardSpan(basis(room.backward), back(), back(), tolerance(), rule.gradient)
+    span = lambda: BackwardSpan(Basis.empty(room.backward, samples, kind, layout.block, each), back(), back(), tolerance(), rule.gradient)
     C = put(coordinates(p)[0])
-    hidden = [_hidden(l, p.P, layout, rule, basis(room.forward), span()) for l in range(rule.depth - 1)]
+    hidden = [_hidden(l, p.P, layout, rule, room, rows, features(), span()) for l in range(rule.depth - 1)]
     readout = LazyReadout(
         top["readout"], top["readout"] + 0, top["feedback"] if layout.fed_back else None,
-        basis(room.forward) if layout.spans else None, jnp.zeros((p.P, room.forward), wide()) if layout.spans else None, tolerance(),
+        features() if layout.spans else None, jnp.zeros((p.P, room.forward), wide()) if layout.spans else None, tolerance(),
     )  # fmt: skip
     state = State(
         matrices=(LazyInput(C, bottom["inputs"], span() if layout.spans else None), *hidden, readout),
@@ -179,17 +189,20 @@ def start(p: Problem, rule: Dynamics, innovations: Innovations, layout: Layout, 
     return state, _probe(p, rule, layers, [layout.draw_test(innovations, l) for l in range(1, rule.depth + 1)], lambda array: jnp.asarray(array, kind))
 
 
-def _hidden(l: int, P: int, layout: Layout, rule: Dynamics, basis: Basis, span: BackwardSpan) -> LazyMatrix:
-    (r, samples), q, kind = basis.rows.shape, span.basis.rows.shape[0], basis.rows.dtype
+def _hidden(
+    l: int, P: int, layout: Layout, rule: Dynamics, room: Room, rows: Callable[[int], Rows], basis: Basis, span: BackwardSpan
+) -> LazyMatrix:
+    r, q = room
     small = lambda: jnp.zeros((r, q), wide())
     return LazyMatrix(
         basis=basis,
-        Xi=jnp.zeros((r, samples), kind),
+        Xi=rows(r),
         a=jnp.zeros((P, r), wide()),
         span=span,
-        Upsilon=jnp.zeros((q, samples), kind),
-        V=jnp.zeros((q, samples), kind) if layout.independent[l] else None,
+        Upsilon=rows(q),
+        V=rows(q) if layout.independent[l] else None,
         N=small(),
+        M=small(),
         A=small(),
         B=small(),
         D=small(),
@@ -200,7 +213,7 @@ def _hidden(l: int, P: int, layout: Layout, rule: Dynamics, basis: Basis, span: 
         adjoint=layout.adjoint,
         learns_outer_products=rule.learns_outer_products,
         reconstructs=rule.reconstructs,
-        mirrored=Mirror.empty(basis.rows, small()) if layout.mirrors[l] else None,
+        mirrored=Mirror.empty(rows(r), r, q, wide()) if layout.mirrors[l] else None,
     )
 
 
@@ -208,7 +221,7 @@ def supply(state: State, innovations: Innovations, layout: Layout, first: int, l
     """The same network with innovations for the directions first…last−1 of every hidden matrix."""
     first_matrix, *hidden, readout = state.matrices
     drawn = layout.draw_directions(innovations, first, last)
-    supplied = [matrix.supplied(first, **rows) for matrix, rows in zip(hidden, drawn, strict=True)]
+    supplied = [matrix.supply(first, **rows) for matrix, rows in zip(hidden, drawn, strict=True)]
     return replace(state, matrices=(first_matrix, *supplied, readout))
 
 

@@ -9,12 +9,30 @@ the other direction, exactly as for the forward weights (see `random_matrix.py`)
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from .basis import Basis, Extension, bracket, combine, pad
+from .basis import Basis, Extension
+from .rows import Rows, pad
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Conditioned:
+    """What conditioning makes of V and of what it met.
+
+    Attributes:
+        A, B: what it adds to Vᵀ q along P, and to V p along Q.
+        N, M: ⟨Q Yᵀ⟩ and ⟨Ξ Pᵀ⟩ of the innovations Y of V p and Ξ of Vᵀ q, for all that were supplied.
+    """
+
+    A: Float[Array, "r q"]
+    B: Float[Array, "r q"]
+    N: Float[Array, "r q"]
+    M: Float[Array, "r q"]
 
 
 @jax.tree_util.register_dataclass
@@ -24,42 +42,32 @@ class Mirror:
 
     Attributes:
         Xi: innovations of Vᵀ q, one for each row of Q.
-        A, B: what conditioning adds to Vᵀ q along P, and to V p along Q.
+        small: matrices in the two bases.
     """
 
-    Xi: Float[Array, "r S"]
-    A: Float[Array, "r q"]
-    B: Float[Array, "r q"]
+    Xi: Rows
+    small: Conditioned
 
     @staticmethod
-    def empty(like: Float[Array, "r S"], small: Float[Array, "r q"]) -> Mirror:
+    def empty(Xi: Rows, r: int, q: int, dtype: Any) -> Mirror:
         """Before anything was met."""
-        return Mirror(jnp.zeros_like(like), jnp.zeros_like(small), jnp.zeros_like(small))
+        return Mirror(Xi, Conditioned(*(jnp.zeros((r, q), dtype) for _ in range(4))))
 
     def padded(self, r: int, q: int) -> Mirror:
         """Room for r forward and q backward directions."""
-        return Mirror(pad(self.Xi, r), pad(self.A, r, q), pad(self.B, r, q))
+        return Mirror(self.Xi.padded(r), jax.tree.map(lambda matrix: pad(matrix, r, q), self.small))
 
-    def met_forward(self, new: Extension, V: Float[Array, "q S"], P: Basis) -> Mirror:
-        """Condition Vᵀ q for new rows q of Q."""
+    def met_forward(self, small: Conditioned, new: Extension, known: Float[Array, "b q"], P: Bool[Array, "q"]) -> Conditioned:
+        """Condition Vᵀ q for new rows q of Q, whose averages with the innovations of V are known."""
+        response = (known - new.rows_of(small.M)) * P * new.keep[:, None]
+        return replace(small, A=new.write_rows(small.A, response), N=new.write_rows(small.N, known))
 
-        def response():
-            known = bracket(new.rows, V) - bracket(new.pending(self.Xi), P.rows)
-            return known * P.used() * new.keep[:, None]
-
-        nothing = lambda: jnp.zeros((new.rows.shape[0], V.shape[0]), self.A.dtype)
-        return replace(self, A=new.write_rows(self.A, jax.lax.cond(jnp.any(new.keep), response, nothing)))
-
-    def met_backward(self, new: Extension, V: Float[Array, "q S"], Q: Basis) -> Mirror:
+    def met_backward(self, small: Conditioned, new: Extension, there: Int[Array, ""], Q: Bool[Array, "r"]) -> Conditioned:
         """Condition V p for new rows p of P."""
+        drawn = self.Xi.bracket(new.rows, there)
+        response = (drawn - new.rows_of(small.N.T)) * Q * new.keep[:, None]
+        return replace(small, B=new.write_columns(small.B, response.T), M=new.write_columns(small.M, drawn.T))
 
-        def response():
-            known = bracket(self.Xi, new.rows) - bracket(Q.rows, new.pending(V))
-            return known * Q.used()[:, None] * new.keep
-
-        nothing = lambda: jnp.zeros((Q.rows.shape[0], new.rows.shape[0]), self.B.dtype)
-        return replace(self, B=new.write_columns(self.B, jax.lax.cond(jnp.any(new.keep), response, nothing)))
-
-    def up(self, c: Float[Array, "P r"], P: Basis) -> Float[Array, "P S"]:
+    def up(self, c: Float[Array, "P r"], Q: Basis, P: Basis) -> Float[Array, "P S"]:
         """Vᵀ (c Q)."""
-        return combine(c, self.Xi) + combine(c @ self.A, P.rows)
+        return self.Xi.combine(c, Q.size) + P.combine(c @ self.small.A)

@@ -11,7 +11,7 @@ B·φ backward. Learning adds a matrix of low rank in the same two bases. So W(t
     W(t) v = c k Ξ + c (k A + D) P,    W(t)ᵀ g = d k Υ + d (k B + D)ᵀ Q,    c = ⟨v Q⟩, d = ⟨g P⟩,
 
 A and B being what conditioning, D what learning made, and k = 1 unless weight decay shrinks W(0).
-Since a new q is orthogonal to Q, ⟨Y q⟩ = ⟨Υ q⟩: images are never formed.
+Since a new q is orthogonal to Q, ⟨Y q⟩ = ⟨Υ q⟩: images are never formed. And ⟨P ξ⟩ is known from when the younger of p and ξ came.
 `dense.py` has the dense counterparts with the same methods.
 
 Source: Bolthausen 2014 (conditioning of Gaussian matrices); THEORY section 5.
@@ -28,10 +28,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .basis import Basis, bracket, combine, pad
+from .basis import Basis, Extension
 from .ends import BackwardSpan, scaled
 from .mirror import Mirror
 from .protocol import Carried, Plasticity, per_example
+from .rows import Rows, combine, pad
 
 
 @jax.tree_util.register_dataclass
@@ -61,7 +62,7 @@ class LazyMatrix:
         span: P and the coefficients of the current gradient fields.
         Upsilon: Υ, one innovation for each row of P.
         V: Vᵀ P for the independent feedback matrix, where the rule has one.
-        N: ⟨Q Υᵀ⟩.
+        N, M: ⟨Q Υᵀ⟩ and ⟨Ξ Pᵀ⟩, for all innovations that were supplied.
         A, B: responses: what conditioning adds to forward images along P, and to backward images along Q.
         D: what was learned.
         fed_back: projector, in the coordinates of P, on the span of the g̃ that W carried back into the dynamics; None where that
@@ -75,15 +76,17 @@ class LazyMatrix:
         reconstructs: whether they unlearn reconstructions of what lies above.
         mirrored: V in the forward direction, where the feedback weights learn from Bᵀφ.
         scale: k, what weight decay has left of W(0); None without decay.
+        supplied: how many innovations there are, of either kind.
     """
 
     basis: Basis
-    Xi: Float[Array, "r S"]
+    Xi: Rows
     a: Float[Array, "P r"]
     span: BackwardSpan
-    Upsilon: Float[Array, "q S"]
-    V: Float[Array, "q S"] | None
+    Upsilon: Rows
+    V: Rows | None
     N: Float[Array, "r q"]
+    M: Float[Array, "r q"]
     A: Float[Array, "r q"]
     B: Float[Array, "r q"]
     D: Float[Array, "r q"]
@@ -97,40 +100,51 @@ class LazyMatrix:
     reconstructs: bool = field(default=False, metadata={"static": True})
     mirrored: Mirror | None = None
     scale: Float[Array, ""] | None = None
+    supplied: Int[Array, ""] = field(default_factory=lambda: jnp.zeros((), jnp.int32))
 
     def forward(self, v: Float[Array, "P S"]) -> tuple[LazyMatrix, Float[Array, "P S"]]:
         """W(t) v = c k Ξ + c (k A + D) P."""
         matrix, c = self._meet(v)
         along = c @ (scaled(self.scale, matrix.A) + matrix.D)
-        return replace(matrix, a=c), combine(scaled(self.scale, c), matrix.Xi) + combine(along, matrix.span.basis.rows)
+        return replace(matrix, a=c), matrix._up(scaled(self.scale, c)) + self.span.basis.combine(along)
+
+    def _up(self, c: Float[Array, "n r"]) -> Float[Array, "n S"]:
+        """c Ξ."""
+        return self.Xi.combine(c, self.basis.size)
+
+    def _down(self, d: Float[Array, "n q"]) -> Float[Array, "n S"]:
+        """d Υ."""
+        return self.Upsilon.combine(d, self.span.basis.size)
 
     def mirror(self, v: Float[Array, "P S"]) -> tuple[LazyMatrix, Float[Array, "P S"]]:
         """B(t)ᵀ v = b₁ W(0) v + b₀ Vᵀ v + c E P for the v of the last `forward`."""
         assert self.feedback is not None
         P, c = self.span.basis, self.a
-        total = combine(c @ self.feedback.E, P.rows)
+        total = P.combine(c @ self.feedback.E)
         if "initial" in self.wants:
-            total = total + self.feedback.on_initial * (combine(c, self.Xi) + combine(c @ self.A, P.rows))
-        return self, total if self.mirrored is None else total + self.feedback.on_independent * self.mirrored.up(c, P)
+            total = total + self.feedback.on_initial * (self._up(c) + P.combine(c @ self.A))
+        return self, total if self.mirrored is None else total + self.feedback.on_independent * self.mirrored.up(c, self.basis, P)
 
     def _meet(self, v: Float[Array, "P S"]) -> tuple[LazyMatrix, Float[Array, "P r"]]:
         """Take vectors into the forward basis, images and all; their coefficients."""
-        basis, c, new = self.basis.extend(v, self.span.tol)
-        P = self.span.basis
-        nothing = jnp.zeros((v.shape[0], P.rows.shape[0]), self.A.dtype)
+        P, there = self.span.basis.used(), self.supplied
 
-        def images():
-            met = bracket(new.rows, self.Upsilon)
-            if not self.responds:
-                return met, nothing
-            drawn = bracket(new.pending(self.Xi), P.rows) if self.adjoint else 0.0
-            return met, self._restrict((met - drawn) * P.used()) * new.keep[:, None]
+        def met(notes, new: Extension):
+            N, A, mirrored = notes
+            known = self.Upsilon.bracket(new.rows, there)
+            if self.responds:
+                response = known - new.rows_of(self.M) if self.adjoint else known
+                A = new.write_rows(A, self._restrict(response * P) * new.keep[:, None])
+            if self.mirrored is not None and self.V is not None and self.conditions:
+                mirrored = self.mirrored.met_forward(mirrored, new, self.V.bracket(new.rows, there), P)
+            return new.write_rows(N, known), A, mirrored
 
-        met, response = jax.lax.cond(jnp.any(new.keep), images, lambda: (nothing, nothing))
-        mirrored = self.mirrored
-        if mirrored is not None and self.V is not None and self.conditions:
-            mirrored = mirrored.met_forward(new, self.V, P)
-        return replace(self, basis=basis, N=new.write_rows(self.N, met), A=new.write_rows(self.A, response), mirrored=mirrored), c
+        notes = self.N, self.A, None if self.mirrored is None else self.mirrored.small
+        basis, c, (N, A, mirrored) = self.basis.extend(v, self.span.tol, notes, met)
+        return replace(self, basis=basis, N=N, A=A, mirrored=self._mirrored(mirrored)), c
+
+    def _mirrored(self, small: Any) -> Mirror | None:
+        return None if self.mirrored is None else replace(self.mirrored, small=small)
 
     def _restrict(self, d: Float[Array, "n q"]) -> Float[Array, "n q"]:
         return d if self.fed_back is None else d @ self.fed_back
@@ -140,21 +154,21 @@ class LazyMatrix:
         above: Float[Array, "P S"] | None = None,
     ) -> tuple[LazyMatrix, Carried]:  # fmt: skip
         """Wᵀ g = d k Υ + d (k B + D)ᵀ Q, and the feedback fields of g̃."""
-        span, new = self.span.take(g, g_tilde, outer, above)
-        Q = self.basis
-        nothing = jnp.zeros((Q.rows.shape[0], new.rows.shape[0]), self.B.dtype)
+        Q, there = self.basis.used(), self.supplied
 
-        def images():
-            met = bracket(Q.rows, new.pending(self.Upsilon))
-            if not self.conditions:
-                return met, nothing
-            return met, (bracket(self.Xi, new.rows) - (met if self.adjoint else 0.0)) * Q.used()[:, None] * new.keep
+        def met(notes, new: Extension):
+            M, B, mirrored = notes
+            drawn = self.Xi.bracket(new.rows, there)
+            if self.conditions:
+                response = drawn - new.rows_of(self.N.T) if self.adjoint else drawn
+                B = new.write_columns(B, (response * Q * new.keep[:, None]).T)
+            if self.mirrored is not None and self.conditions:
+                mirrored = self.mirrored.met_backward(mirrored, new, there, Q)
+            return new.write_columns(M, drawn.T), B, mirrored
 
-        met, response = jax.lax.cond(jnp.any(new.keep), images, lambda: (nothing, nothing))
-        B = new.write_columns(self.B, response)
-        matrix = replace(self, span=span, N=new.write_columns(self.N, met), B=B)
-        if self.mirrored is not None and self.V is not None and self.conditions:
-            matrix = replace(matrix, mirrored=self.mirrored.met_backward(new, self.V, Q))
+        notes = self.M, self.B, None if self.mirrored is None else self.mirrored.small
+        span, (M, B, mirrored) = self.span.take(g, g_tilde, outer, above, notes, met)
+        matrix = replace(self, span=span, M=M, B=B, mirrored=self._mirrored(mirrored))
         if self.fed_back is not None:
             used = span.g_tilde if span.above is None else jnp.concatenate([span.g_tilde, span.above])
             matrix = replace(matrix, fed_back=_enlarge(self.fed_back, used, span.tol))
@@ -166,7 +180,7 @@ class LazyMatrix:
         inputs = {"true": (self.span.g, now), "transported": (self.span.g_tilde, now), "initial": (self.span.g_tilde, then)}
         d = jnp.concatenate([inputs[name][0] if name == "initial" else scaled(self.scale, inputs[name][0]) for name in self.wants])
         along = jnp.concatenate([inputs[name][0] @ inputs[name][1].T for name in self.wants])
-        fields = jnp.split(combine(d, self.Upsilon) + combine(along, self.basis.rows), len(self.wants))
+        fields = jnp.split(self._down(d) + self.basis.combine(along), len(self.wants))
         found = dict(zip(self.wants, fields, strict=True))
         transported = found["true"] if self.span.same else found.get("transported")
         independent = self._independent(self.span.g_tilde)
@@ -177,8 +191,8 @@ class LazyMatrix:
         """V (d P), None without V."""
         if self.V is None:
             return None
-        image = combine(d, self.V)
-        return image if self.mirrored is None else image + combine(d @ self.mirrored.B.T, self.basis.rows)
+        image = self.V.combine(d, self.span.basis.size)
+        return image if self.mirrored is None else image + self.basis.combine(d @ self.mirrored.small.B.T)
 
     def _evolved(
         self, d: Float[Array, "n q"], initial: Float[Array, "n S"] | None, independent: Float[Array, "n S"] | None
@@ -186,14 +200,14 @@ class LazyMatrix:
         """B(t) (d P) = b₁ W(0)ᵀ (d P) + b₀ V (d P) + d Eᵀ Q."""
         if self.feedback is None:
             return None
-        total = combine(d @ self.feedback.E.T, self.basis.rows)
+        total = self.basis.combine(d @ self.feedback.E.T)
         if initial is not None:
             total = total + self.feedback.on_initial * initial
         return total if independent is None else total + self.feedback.on_independent * independent
 
     def _reconstruction(self, d: Float[Array, "P q"]) -> Any:
         """ψ = B(t) h for the preactivations above, d P."""
-        initial = combine(d, self.Upsilon) + combine(d @ self.B.T, self.basis.rows) if "initial" in self.wants else None
+        initial = self._down(d) + self.basis.combine(d @ self.B.T) if "initial" in self.wants else None
         return self._evolved(d, initial, self._independent(d))
 
     def with_feedback(self, initial: Float[Array, ""], independent: Float[Array, ""]) -> LazyMatrix:
@@ -240,54 +254,65 @@ class LazyMatrix:
     def probe(self, v: Float[Array, "K S"], xi: Float[Array, "S"]) -> Float[Array, "K S"]:
         """W(t) v for vectors that leave no trace: the residual's image is drawn along ξ and conditioned, but not kept."""
         P = self.span.basis
-        c = bracket(v, self.basis.rows)
+        c = self.basis.coefficients(v)
         norm = jnp.sqrt(jnp.maximum(jnp.mean(v * v, axis=1) - jnp.sum(c * c, axis=1), 0.0))[:, None]
         along = c @ (scaled(self.scale, self.A) + self.D)
         if self.responds:
             # for the residual v − c Q: ⟨Υ (v − c Q)⟩ − norm ⟨P ξ⟩
-            met = bracket(v, self.Upsilon) - c @ self.N
-            drawn = norm * bracket(xi[None], P.rows) if self.adjoint else 0.0
+            met = self.Upsilon.bracket(v, P.size) - c @ self.N
+            drawn = norm * P.coefficients(xi[None]) if self.adjoint else 0.0
             along = along + scaled(self.scale, self._restrict((met - drawn) * P.used()))
-        return combine(scaled(self.scale, c), self.Xi) + combine(along, P.rows) + combine(scaled(self.scale, norm), xi[None])
+        return self._up(scaled(self.scale, c)) + P.combine(along) + combine(scaled(self.scale, norm), xi[None])
 
     def padded(self, r: int, q: int) -> LazyMatrix:
         """Room for r forward and q backward directions; innovations for the new ones are to be supplied."""
         return replace(
             self,
             basis=self.basis.padded(r),
-            Xi=pad(self.Xi, r),
+            Xi=self.Xi.padded(r),
             a=pad(self.a, columns=r),
             span=self.span.padded(q),
-            Upsilon=pad(self.Upsilon, q),
-            V=None if self.V is None else pad(self.V, q),
+            Upsilon=self.Upsilon.padded(q),
+            V=None if self.V is None else self.V.padded(q),
             mirrored=None if self.mirrored is None else self.mirrored.padded(r, q),
             fed_back=None if self.fed_back is None else pad(self.fed_back, q, q),
             feedback=None if self.feedback is None else replace(self.feedback, E=pad(self.feedback.E, r, q)),
             N=pad(self.N, r, q),
+            M=pad(self.M, r, q),
             A=pad(self.A, r, q),
             B=pad(self.B, r, q),
             D=pad(self.D, r, q),
         )
 
-    def supplied(
+    def supply(
         self, at: int, forward: np.ndarray, backward: np.ndarray, independent: np.ndarray | None = None, upward: np.ndarray | None = None
     ) -> LazyMatrix:
-        """The same with innovations for the directions from `at` on, as many as there is room for."""
-        put = lambda array, rows: _write(array, rows[: max(array.shape[0] - at, 0)], at)
-        V = None if self.V is None or independent is None else put(self.V, independent)
-        mirrored = self.mirrored
-        if mirrored is not None and upward is not None:
-            mirrored = replace(mirrored, Xi=put(mirrored.Xi, upward))
-        return replace(self, Xi=put(self.Xi, forward), Upsilon=put(self.Upsilon, backward), V=V, mirrored=mirrored)
+        """The same with innovations for the directions from `at` on, as many as there is room for, and their averages with what was met."""
+        Q, P, V, mirrored = self.basis, self.span.basis, self.V, self.mirrored
+        Xi, M = _supplied(self.Xi, self.M, P, forward, at)
+        Upsilon, N = _supplied(self.Upsilon, self.N.T, Q, backward, at)
+        if V is not None and independent is not None:
+            met = jnp.zeros_like(N) if mirrored is None else mirrored.small.N.T
+            V, met = _supplied(V, met, Q, independent, at)
+            if mirrored is not None and upward is not None:
+                images, drawn = _supplied(mirrored.Xi, mirrored.small.M, P, upward, at)
+                mirrored = replace(mirrored, Xi=images, small=replace(mirrored.small, M=drawn, N=met.T))
+        return replace(self, Xi=Xi, M=M, Upsilon=Upsilon, N=N.T, V=V, mirrored=mirrored, supplied=jnp.int32(at + len(forward)))
 
 
 @partial(jax.jit, donate_argnums=0)
-def _put_rows(array: Float[Array, "r S"], rows: Float[Array, "n S"], at: Int[Array, ""]) -> Float[Array, "r S"]:
-    return jax.lax.dynamic_update_slice_in_dim(array, rows.astype(array.dtype), at, axis=0)
+def _averages(known: Float[Array, "r q"], basis: Basis, new: Float[Array, "n S"], at: Int[Array, ""]) -> Float[Array, "r q"]:
+    return jax.lax.dynamic_update_slice_in_dim(known, basis.coefficients(new.astype(basis.rows.dtype)), at, axis=0)
 
 
-def _write(array: Float[Array, "r S"], rows: np.ndarray, at: int) -> Float[Array, "r S"]:
-    return _put_rows(array, rows, jnp.int32(at)) if len(rows) else array
+def _supplied(images: Rows, averages: Float[Array, "r q"], basis: Basis, new: np.ndarray, at: int) -> tuple[Rows, Float[Array, "r q"]]:
+    """Innovations with new ones from `at` on, and their averages ⟨images basisᵀ⟩ with the vectors that were met."""
+    new = new[: max(len(images) - at, 0)]
+    if not len(new):
+        return images, averages
+    if int(basis.size):
+        averages = _averages(averages, basis, new, jnp.int32(at))
+    return images.written(new, at), averages
 
 
 def _enlarge(projector: Float[Array, "q q"], d: Float[Array, "P q"], tol: Float[Array, ""]) -> Float[Array, "q q"]:

@@ -14,11 +14,12 @@ from jaxtyping import TypeCheckError
 
 from derive import DFA, FA, GD, GLN, MLP, rho
 from numerics import Problem, Solution, SolveFailed, dmft, solve_dmft, solve_lazy, train_finite
-from numerics.basis import Basis, average, bracket
+from numerics.basis import Basis
 from numerics.dynamics import dynamics
 from numerics.infinite import Layout, Room, start, supply
 from numerics.order_parameters import FactoredKernel, FieldKernel
 from numerics.random_matrix import LazyMatrix
+from numerics.rows import average, bracket
 from numerics.sampling import Innovations
 
 NET = MLP(depth=2, activation="tanh")
@@ -153,15 +154,18 @@ take = jax.jit(Basis.extend)
 @given(st.integers(0, 2**31), st.floats(1e-10, 1e-2))
 def test_bases_are_orthonormal_and_reproduce_what_they_took_in(seed, tol):
     random, count = np.random.default_rng(seed), 3
-    basis = Basis.empty(24, 50, jnp.float64)
+    basis = Basis.empty(24, 50, jnp.float64, count, each=7)
     directions = random.normal(size=(5, 50))
     for _ in range(4):
         v = jnp.asarray(random.normal(size=(count, 5)) @ directions + tol * random.normal(size=(count, 50)))
         basis, c, _ = take(basis, v, jnp.float64(tol))
-        n = int(basis.size)
-        np.testing.assert_allclose(bracket(basis.rows[:n], basis.rows[:n]), np.eye(n), atol=1e-12)
-        assert not np.any(np.asarray(basis.rows[n:]))
-        lost = np.mean((np.asarray(v) - np.asarray(c @ basis.rows)) ** 2, axis=1)
+        n, rows = int(basis.size), np.concatenate(basis.rows.segments)
+        assert basis.deviation() < 1e-12 and not np.any(rows[n:])
+        # the newest rows are settled by the next block, here by none
+        settled, _, _ = take(basis, jnp.zeros_like(v), jnp.float64(tol))
+        Q = np.asarray(settled.T @ rows)[:n]
+        np.testing.assert_allclose(Q @ Q.T / 50, np.eye(n), atol=1e-12)
+        lost = np.mean((np.asarray(v) - np.asarray(basis.combine(c))) ** 2, axis=1)
         assert lost.max() <= count * tol * np.mean(np.asarray(v) ** 2, axis=1).max() * (1 + 1e-6)
 
 

@@ -83,7 +83,7 @@ def test_the_reconstruction_is_part_of_information_alignment():
 def test_responses_of_the_feedback_matrix_are_part_of_activation_alignment(monkeypatch):
     """V comes down and goes up; without conditioning the one on the other the theory is another."""
     for name in ("met_forward", "met_backward"):
-        monkeypatch.setattr(Mirror, name, lambda self, *_: self)
+        monkeypatch.setattr(Mirror, name, lambda self, small, *_: small)
     wrong = Rule("activation alignment without responses of V", dphi(h) * z, RULES["activation alignment"])
     scores = worst(*pair("activation alignment", "tanh", 2, theory_of=wrong))
     assert max(scores.values()) > LIMIT + 1, scores
