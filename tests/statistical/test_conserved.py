@@ -29,10 +29,15 @@ def problem(eta, steps, **more):
 
 @pytest.mark.parametrize("name", SOME_SLOW)
 def test_drift_falls_with_the_step_as_eulers_error_does(name):
-    """At fixed η·T the drift of a constant of the flow is O(η). Slopes from three step sizes; second order in η bends them by less than 0.1."""
+    """At fixed η·T the drift of a constant of the flow is O(η). Slopes from three step sizes, which second order in η bends.
+
+    Most by relu's kinks: units that are held at theirs cross it O(1/η) times, each crossing a jump in the velocity, and that is felt where
+    a law's drift is a small difference of two. There slopes from η = 0.05 on are off by up to 0.12, at these steps by up to 0.04 (the first
+    four networks), elsewhere by at most 0.005.
+    """
     rule, net = ALL[name]
     laws = conservation_laws(rule, net)
-    etas = 0.05 / 2 ** np.arange(3)
+    etas = 0.0125 / 2 ** np.arange(3)
     runs = [track_laws(laws, problem(eta, round(1 / eta)), width=16) for eta in etas]
     for k, law in enumerate(laws):
         drifts = [np.linalg.norm(run[k].drift[-1]) for run in runs]
