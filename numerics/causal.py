@@ -23,7 +23,7 @@ from .dynamics import Dynamics
 from .infinite import Layout, Room, grow, start, supply
 from .problem import Problem
 from .progress import Progress
-from .rows import bracket, wide
+from .rows import bracket, segment_for, wide
 from .sampling import Innovations
 from .sharding import Placement
 from .snapshots import empty_snapshots, put, taken
@@ -150,7 +150,9 @@ def run(plan: Plan, innovations: Innovations, bar: Progress, seconds: Seconds, k
 def _begin(plan: Plan, innovations: Innovations, room: Room):
     """State, history, scales and test points at t = 0."""
     p = plan.problem
-    state, probe = start(p, plan.rule, innovations, plan.layout, room, plan.kind, plan.rank_tol)
+    # from the first room, also where a run goes on with more
+    each = segment_for(max(plan.first_room(innovations.samples)), innovations.samples)
+    state, probe = start(p, plan.rule, innovations, plan.layout, room, plan.kind, plan.rank_tol, each)
     scales = Scales.of(p, plan.values, plan.kind)
     return prepared(state, plan.rule, scales), _history(plan, innovations.samples, room), scales, probe
 

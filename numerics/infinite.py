@@ -16,7 +16,7 @@ from .ends import BackwardSpan, LazyInput, LazyReadout
 from .mirror import Mirror
 from .problem import Problem
 from .random_matrix import LazyMatrix
-from .rows import Rows, pad, segment_for, wide
+from .rows import Rows, pad, wide
 from .sampling import BLOCK, Innovations
 from .training import Probe, State
 
@@ -148,7 +148,9 @@ def _trained(innovations: Innovations, first: int, last: int) -> np.ndarray:
     return before if last <= start else np.concatenate([before, innovations.rows(max(first, start) + gap, max(last, start) + gap)])
 
 
-def start(p: Problem, rule: Dynamics, innovations: Innovations, layout: Layout, room: Room, kind, tol: float) -> tuple[State, Probe | None]:
+def start(
+    p: Problem, rule: Dynamics, innovations: Innovations, layout: Layout, room: Room, kind, tol: float, each: int | None = None
+) -> tuple[State, Probe | None]:
     """The network before its first step, and its test points. Innovations for its directions are to be supplied: see `supply`.
 
     Args:
@@ -158,13 +160,13 @@ def start(p: Problem, rule: Dynamics, innovations: Innovations, layout: Layout, 
         room: capacities of the bases.
         kind: floating-point type.
         tol: tolerance of the bases.
+        each: rows of a segment of the bases; None for undivided ones.
     """
     # numpy arrays where JAX need not be called for each: compiled code takes either
     put: Any = lambda array: np.asarray(array, kind)
     layers = [{name: put(rows) for name, rows in layout.draw_vectors(innovations, l).items()} for l in range(1, rule.depth + 1)]
     bottom, top, samples = layers[0], layers[-1], innovations.samples
     tolerance: Any = lambda: np.array(tol, wide())
-    each = segment_for(max(layout.free), samples)
     rows = lambda capacity: Rows.zeros(capacity, samples, kind, each)
     features = lambda: Basis.empty(room.forward, samples, kind, layout.forward_block, each)
     back = lambda: jnp.zeros((p.P * p.outputs, room.backward), wide())

@@ -20,8 +20,9 @@ from jaxtyping import Array, Float, Int
 # the largest at 2^18 samples), and cutting costs two to four times the product.
 PARTS = {"cpu": 2**18}
 PART = 2**14
-# Rows and numbers in a segment: below 16 rows, sums over segments cost more than unused rows; below 2^17 numbers, so does starting a product.
-ROWS, NUMBERS = 16, 2**17
+# Rows and numbers in a segment, and segments at the start: below 16 rows, sums over segments cost more than unused rows; below 2^17 numbers,
+# so does starting a product.
+ROWS, NUMBERS, SEGMENTS = 16, 2**17, 4
 
 
 def part() -> int:
@@ -72,9 +73,9 @@ def pad(array: Float[Array, "n m"], rows: int | None = None, columns: int | None
     return jnp.pad(array, ((0, (rows or n) - n), (0, (columns or m) - m)))
 
 
-def segment_for(block: int, samples: int) -> int:
-    """Rows of a segment, when blocks of rows are written: large enough for products, and for a block."""
-    return max(block, ROWS, -(-NUMBERS // samples))
+def segment_for(capacity: int, samples: int) -> int:
+    """Rows of a segment, for a stack that starts with such a capacity."""
+    return max(ROWS, -(-NUMBERS // samples), -(-capacity // SEGMENTS))
 
 
 @jax.tree_util.register_dataclass

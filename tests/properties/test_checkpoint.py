@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from derive import FA, GD, MLP, Evolution, Feedback, Rational, Rule, dphi, h, rho, z
-from numerics import Problem, Solution, load_checkpoint, solve_dmft
+from numerics import Problem, Solution, load_checkpoint, rows, solve_dmft
 
 NET = MLP(depth=2, activation="tanh")
 OPTIONS = {"samples": 64, "replicas": 2}
@@ -74,7 +74,9 @@ def test_resumed_run_has_the_bits_of_an_uninterrupted_one(monkeypatch, tmp_path,
     assert load_checkpoint(path).finished == 2
 
 
-def test_resumes_before_and_after_its_capacity_grew(monkeypatch, tmp_path):
+@pytest.mark.parametrize("numbers", [2**17, 1], ids=["undivided", "segments"])
+def test_resumes_before_and_after_its_capacity_grew(monkeypatch, tmp_path, numbers):
+    monkeypatch.setattr(rows, "NUMBERS", numbers)
     grown = solve(capacity=30)
     for writes in (1, 4):
         path = tmp_path / f"{writes}.ckpt"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
 from derive import DFA, FA, GD, GLN, MLP, rho
-from numerics import Problem, Solution, SolveFailed, dmft, solve_dmft, solve_lazy, train_finite
+from numerics import Problem, Solution, SolveFailed, dmft, rows, solve_dmft, solve_lazy, train_finite
 from numerics.basis import Basis
 from numerics.dynamics import dynamics
 from numerics.infinite import Layout, Room, start, supply
@@ -159,14 +159,25 @@ def test_bases_are_orthonormal_and_reproduce_what_they_took_in(seed, tol):
     for _ in range(4):
         v = jnp.asarray(random.normal(size=(count, 5)) @ directions + tol * random.normal(size=(count, 50)))
         basis, c, _ = take(basis, v, jnp.float64(tol))
-        n, rows = int(basis.size), np.concatenate(basis.rows.segments)
-        assert basis.deviation() < 1e-12 and not np.any(rows[n:])
+        n, R = int(basis.size), np.concatenate(basis.rows.segments)
+        assert basis.deviation() < 1e-12 and not np.any(R[n:])
         # the newest rows are settled by the next block, here by none
         settled, _, _ = take(basis, jnp.zeros_like(v), jnp.float64(tol))
-        Q = np.asarray(settled.T @ rows)[:n]
+        Q = np.asarray(settled.T @ R)[:n]
         np.testing.assert_allclose(Q @ Q.T / 50, np.eye(n), atol=1e-12)
         lost = np.mean((np.asarray(v) - np.asarray(basis.combine(c))) ** 2, axis=1)
         assert lost.max() <= count * tol * np.mean(np.asarray(v) ** 2, axis=1).max() * (1 + 1e-6)
+
+
+def test_segments_change_nothing(monkeypatch):
+    """Rows in many segments, blocks across their borders, and growth."""
+    whole = solve(rule=FA(0.5), capacity=9)
+    monkeypatch.setattr(rows, "ROWS", 5)
+    monkeypatch.setattr(rows, "NUMBERS", 1)
+    cut = solve(rule=FA(0.5), capacity=9)
+    assert cut.stats["rank_backward"] == whole.stats["rank_backward"] and min(whole.stats["rank_backward"][0]) > 15
+    np.testing.assert_allclose(cut.f, whole.f, atol=1e-9)
+    np.testing.assert_allclose(cut.G[1].dense(), whole.G[1].dense(), atol=1e-8)
 
 
 @pytest.mark.parametrize("rule", [GD(), FA(1)])
