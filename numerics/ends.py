@@ -72,20 +72,22 @@ class LazyInput(InputWeights):
     """The first weights on the span of the inputs: h¹ = C·(images), C Cᵀ = K^x, images learned in place.
 
     Attributes:
-        coordinates: C.
+        inputs: Cᵀ, what learning from each example adds to the images; K^x where these are the examples' own, h¹ itself.
+        coordinates: C; None where the images are h¹.
         images: W⁰ on the span, what was learned included.
         span: gradient fields of layer 1, kept for their kernels only; None where these come from elsewhere.
         scale: what weight decay has left of W⁰; None without decay.
     """
 
-    coordinates: Float[Array, "P r0"]
+    inputs: Float[Array, "r0 P"]
+    coordinates: Float[Array, "P r0"] | None
     images: Float[Array, "r0 S"]
     span: BackwardSpan | None
     scale: Float[Array, ""] | None = None
 
     def forward(self, v: None = None) -> tuple[LazyInput, Float[Array, "P S"]]:
         """h¹ before scale and bias."""
-        return self, combine(self.coordinates, self.images)
+        return self, self.images if self.coordinates is None else combine(self.coordinates, self.images)
 
     def transpose(
         self, g: Float[Array, "P S"], g_tilde: Float[Array, "P S"], outer: Any = None, above: Any = None
@@ -108,9 +110,10 @@ class LazyInput(InputWeights):
 
     def learn(self, rates: Float[Array, "P"], g_tilde: Float[Array, "P S"], v: None = None) -> LazyInput:
         """W += Σ_ν rates_ν g̃_ν x_νᵀ in the coordinates of the span."""
-        if len(g_tilde) == len(self.coordinates):
-            return replace(self, images=self.images + combine(self.coordinates.T * rates, g_tilde))
-        return replace(self, images=self.images + combine(self.coordinates.T, per_example(rates, g_tilde, len(self.coordinates))))
+        P = self.inputs.shape[1]
+        if len(g_tilde) == P:
+            return replace(self, images=self.images + combine(self.inputs * rates, g_tilde))
+        return replace(self, images=self.images + combine(self.inputs, per_example(rates, g_tilde, P)))
 
     def probe(self, coordinates: Float[Array, "K r0"], beyond: Float[Array, "K"], xi: Float[Array, "S"]) -> Float[Array, "K S"]:
         """Images of further inputs: coordinates on the span, and the norm of what lies beyond it along fresh normals."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -172,19 +173,22 @@ def start(
     back = lambda: jnp.zeros((p.P * p.outputs, room.backward), wide())
     span = lambda: BackwardSpan(Basis.empty(room.backward, samples, kind, layout.block, each), back(), back(), tolerance(), rule.gradient)
     C = put(coordinates(p)[0])
+    # h¹ itself moves by K^x: one product a step in place of two. Test points need the images on the span.
+    own = p.X_test is None and p.P < 2 * C.shape[1]
+    inputs, reading, images = (put(p.Kx), None, C @ bottom["inputs"]) if own else (put(C.T), C, bottom["inputs"])
     hidden = [_hidden(l, p.P, layout, rule, room, rows, features(), span()) for l in range(rule.depth - 1)]
     readout = LazyReadout(
         top["readout"], top["readout"] + 0, top["feedback"] if layout.fed_back else None,
         features() if layout.spans else None, jnp.zeros((p.P, room.forward), wide()) if layout.spans else None, tolerance(),
     )  # fmt: skip
     state = State(
-        matrices=(LazyInput(C, bottom["inputs"], span() if layout.spans else None), *hidden, readout),
+        matrices=(LazyInput(inputs, reading, images, span() if layout.spans else None), *hidden, readout),
         biases=tuple(each["bias"] for each in layers) if rule.biased else (),
         readout_bias=put(np.zeros(p.y.shape[1:])),
         direct=tuple(each["direct"] if exists else None for each, exists in zip(layers, layout.direct, strict=True)),
         gates=tuple(C @ each["gates"] for each in layers) if rule.gated else (),
         f0=put(np.zeros(p.y.shape)),
-        t=jnp.zeros((), jnp.int32),
+        t=put(0).astype(np.int32),
     )
     if p.X_test is None:
         return state, None
@@ -244,6 +248,7 @@ def _padded(velocity, room: Room):
     return ((first, *((pad(D, *room), scale) for D, scale in hidden), readout), *others)
 
 
+@lru_cache(maxsize=4)
 def coordinates(p: Problem) -> tuple[np.ndarray, np.ndarray]:
     """C with C Cᵀ = K^x, and the map from inner products with the inputs to coordinates."""
     values, axes = np.linalg.eigh(p.Kx)
@@ -252,7 +257,10 @@ def coordinates(p: Problem) -> tuple[np.ndarray, np.ndarray]:
     values, axes = values[kept][::-1], axes[:, kept][:, ::-1]
     # signs must not depend on the order of examples
     axes = axes * np.where(np.take_along_axis(axes, np.argmax(np.abs(axes), axis=0)[None], axis=0) < 0, -1.0, 1.0)
-    return axes * np.sqrt(values), axes / np.sqrt(values)
+    found = axes * np.sqrt(values), axes / np.sqrt(values)
+    for array in found:
+        array.setflags(write=False)
+    return found
 
 
 def outside(p: Problem) -> tuple[Float[np.ndarray, "K r0"], Float[np.ndarray, "K"]]:

@@ -19,17 +19,22 @@ class Progress:
 
     def __init__(self, shown: bool, title: str, total: int) -> None:
         self.shown = bool(shown)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        self._bar = RichProgress(*columns, disable=not self.shown)
-        self._task = self._bar.add_task(title, total=total)
+        self._bar = None
+        if self.shown:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+            self._bar = RichProgress(*columns)
+            self._task = self._bar.add_task(title, total=total)
 
     def __enter__(self) -> Progress:
-        self._bar.start()
+        if self._bar is not None:
+            self._bar.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._bar.stop()
+        if self._bar is not None:
+            self._bar.stop()
 
     def advance(self, steps: int) -> None:
         """So many more steps are done."""
-        self._bar.advance(self._task, steps)
+        if self._bar is not None:
+            self._bar.advance(self._task, steps)

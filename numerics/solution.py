@@ -206,9 +206,10 @@ def target_alignment(Phi: Float[np.ndarray, "*batch P P"], y: Float[np.ndarray, 
     """tr Φyyᵀ/(‖Φ‖ ‖yyᵀ‖), of centred Φ and y for CKA. NaN where the target (or kernel) vanishes."""
     y = y.reshape(len(y), -1)
     if centred:
-        y = y - y.mean(axis=0)
-        Phi = Phi - Phi.mean(axis=-1, keepdims=True) - Phi.mean(axis=-2, keepdims=True) + Phi.mean(axis=(-1, -2), keepdims=True)
-    return _ratio(np.einsum("mc,...mn,nc->...", y, Phi, y), np.linalg.norm(Phi, axis=(-1, -2)) * np.linalg.norm(y.T @ y))
+        y, rows = y - y.mean(axis=0), Phi.mean(axis=-1, keepdims=True)
+        Phi = Phi - rows - Phi.mean(axis=-2, keepdims=True) + rows.mean(axis=-2, keepdims=True)
+    flat = Phi.reshape(*Phi.shape[:-2], -1)
+    return _ratio(flat @ (y @ y.T).ravel(), np.sqrt(np.einsum("...k,...k->...", flat, flat)) * np.linalg.norm(y.T @ y))
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
