@@ -129,7 +129,7 @@ def run(plan: Plan, innovations: Innovations, bar: Progress, seconds: Seconds, k
         stop = keeper.next_stop(done, min(p.steps, done + (plan.chunk or (max(1, p.steps // 20) if bar.shown else p.steps))))
         within = jax.tree.map(np.int32, Room(*(min(each, supplied) if plan.rule.depth > 1 else each for each in room)))
         arguments = placement.spread((state, history, scales, probe, np.int32(stop), within))
-        advance = seconds.spend("compile", partial(_compiled, plan.rule, plan.blocks, plan.record, plan.times, placement, *_signature(arguments, placement)))
+        advance = seconds.spend("compile", partial(_compiled, plan.rule, plan.blocks, plan.record, plan.times, placement, *_signature(arguments)))
         state, history = seconds.spend("run", partial(advance, *arguments))
         bar.advance(int(state.t) - done)
         done = int(state.t)
@@ -282,9 +282,11 @@ def _advance(
     return jax.lax.while_loop(fits, body, (state, history))
 
 
-def _signature(arguments, placement: Placement) -> tuple[Any, tuple]:
+def _signature(arguments) -> tuple[Any, tuple]:
     leaves, structure = jax.tree.flatten(arguments)
-    return structure, tuple((leaf.shape, leaf.dtype, None if placement.mesh is None else leaf.sharding) for leaf in leaves)
+    # what numpy still holds goes to the others, of which the history is one
+    there = next(leaf.sharding for leaf in leaves if isinstance(leaf, jax.Array))
+    return structure, tuple((leaf.shape, leaf.dtype, getattr(leaf, "sharding", there)) for leaf in leaves)
 
 
 @lru_cache(maxsize=64)

@@ -174,7 +174,7 @@ def start(
     span = lambda: BackwardSpan(Basis.empty(room.backward, samples, kind, layout.block, each), back(), back(), tolerance(), rule.gradient)
     C = put(coordinates(p)[0])
     # h¹ itself moves by K^x: one product a step in place of two. Test points need the images on the span.
-    own = p.X_test is None and p.P < 2 * C.shape[1]
+    own = p.X_test is None and 2 * C.shape[1] > p.P
     inputs, reading, images = (put(p.Kx), None, C @ bottom["inputs"]) if own else (put(C.T), C, bottom["inputs"])
     hidden = [_hidden(l, p.P, layout, rule, room, rows, features(), span()) for l in range(rule.depth - 1)]
     readout = LazyReadout(
