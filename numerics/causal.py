@@ -121,6 +121,8 @@ def run(plan: Plan, innovations: Innovations, bar: Progress, seconds: Seconds, k
     with placement.host():
         state, history, scales, probe = seconds.spend("sampling", partial(_begin, plan, innovations, room))
         state, history = keeper.resume(innovations, state, history)
+        # one that is resumed is numpy's
+        history = jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf), history)
         state, history, scales, probe = placement.spread((state, history, scales, probe))
     done = int(state.t)
     bar.advance(done)
