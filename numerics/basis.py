@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from .rows import Rows, bracket, combine, wide
+from .rows import Rows, bracket, combine, pad, wide
 
 
 def batches(block: int) -> tuple[int, int]:
@@ -45,6 +45,10 @@ class Extension:
         """The rows of an array that belong to these."""
         return jax.lax.dynamic_slice_in_dim(array, self.at, len(self.keep))
 
+    def columns_of(self, array: Float[Array, "n r"]) -> Float[Array, "n b"]:
+        """The columns of an array that belong to these."""
+        return jax.lax.dynamic_slice_in_dim(array, self.at, len(self.keep), axis=1)
+
     def write_rows(self, array: Float[Array, "r n"], rows: Float[Array, "b n"]) -> Float[Array, "r n"]:
         """Put rows in their place."""
         return jax.lax.dynamic_update_slice_in_dim(array, rows, self.at, axis=0)
@@ -57,24 +61,24 @@ class Extension:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Basis:
-    """Vectors Q = T R with ⟨Q Qᵀ⟩ = 1.
+    """Vectors Q = (1 + E) R with ⟨Q Qᵀ⟩ = 1.
 
-    The rows R are orthonormal but for what a single projection leaves, which is round-off over the root of the tolerance. T, lower triangular,
+    The rows R are orthonormal but for what a single projection leaves, which is round-off over the root of the tolerance. E, lower triangular,
     takes that away. It needs the averages of new rows with all others, which come for free with the next block of vectors; until then the
-    newest rows stand for themselves. Without T, in single precision and even in double, a new direction would inherit the old ones' deviation
+    newest rows stand for themselves. Without E, in single precision and even in double, a new direction would inherit the old ones' deviation
     from orthogonality, enlarged by 1/√tol each time.
 
     Attributes:
         rows: R, zero beyond `size`.
         size: how many there are, n ≤ r.
-        T: one for rows that are not there.
+        E: small, so that single precision is enough whatever the fields have.
         newest: the rows that came last.
         dropped: the largest share of a vector's energy that was below the tolerance, over all extensions.
     """
 
     rows: Rows
     size: Int[Array, ""]
-    T: Float[Array, "r r"]
+    E: Float[Array, "r r"]
     newest: Extension
     dropped: Float[Array, ""]
 
@@ -83,20 +87,28 @@ class Basis:
         """No vectors yet, room for `capacity`, in segments of `each`; blocks of at most `block` vectors will be taken in."""
         number, batch = lambda: jnp.zeros((), jnp.int32), batches(block)[1]
         newest = Extension(jnp.zeros((batch, samples), dtype), jnp.zeros(batch, bool), number())
-        return Basis(Rows.zeros(capacity, samples, dtype, each), number(), jnp.eye(capacity, dtype=wide()), newest, jnp.zeros((), wide()))
+        return Basis(Rows.zeros(capacity, samples, dtype, each), number(), jnp.zeros((capacity, capacity), jnp.float32), newest, jnp.zeros((), wide()))
 
     def padded(self, capacity: int) -> Basis:
         """The same with room for more."""
-        T = jnp.eye(capacity, dtype=self.T.dtype).at[: len(self.T), : len(self.T)].set(self.T)
-        return replace(self, rows=self.rows.padded(capacity), T=T)
+        return replace(self, rows=self.rows.padded(capacity), E=pad(self.E, capacity, capacity))
 
     def coefficients(self, v: Float[Array, "n S"]) -> Float[Array, "n r"]:
         """⟨v Qᵀ⟩."""
-        return self.rows.bracket(v, self.size) @ self.T.T
+        return self._on_vectors(self.rows.bracket(v, self.size))
 
     def combine(self, c: Float[Array, "n r"]) -> Float[Array, "n S"]:
         """c Q."""
-        return self.rows.combine(c @ self.T, self.size)
+        return self.rows.combine(self._on_rows(c), self.size)
+
+    def _on_vectors(self, averages: Float[Array, "n r"]) -> Float[Array, "n r"]:
+        """⟨v Qᵀ⟩ from ⟨v Rᵀ⟩."""
+        # the small factor is transposed, not E
+        return averages + (self.E @ averages.T.astype(self.E.dtype)).T
+
+    def _on_rows(self, c: Float[Array, "n r"]) -> Float[Array, "n r"]:
+        """The coefficients of R in c Q."""
+        return c + c.astype(self.E.dtype) @ self.E
 
     def used(self) -> Bool[Array, "r"]:
         """Which rows hold a vector."""
@@ -105,7 +117,7 @@ class Basis:
     def deviation(self) -> float:
         """max |⟨Q Qᵀ⟩ − 1| over the vectors before the newest."""
         n = int(self.newest.at)
-        T = np.asarray(self.T)[:n, :n]
+        T = np.eye(n) + np.asarray(self.E, float)[:n, :n]
         return float(np.max(np.abs(T @ self.rows.gram(n) @ T.T - np.eye(n)), initial=0.0))
 
     def extend(
@@ -130,7 +142,7 @@ class Basis:
         count = -(-len(v) // each)
         averages = self.rows.bracket(jnp.concatenate([v, self.newest.rows]), self.size)
         start = self._settled(averages[len(v) :])
-        known, gram = averages[: len(v)] @ start.T.T, bracket(v, v)
+        known, gram = start._on_vectors(averages[: len(v)]), bracket(v, v)
         scale = jnp.maximum(jnp.max(jnp.diagonal(gram)), jnp.finfo(v.dtype).tiny)
         # ⟨r rᵀ⟩ = ⟨v vᵀ⟩ − c cᵀ: residuals are only formed for directions that are taken in
         rest = gram - known @ known.T
@@ -145,7 +157,7 @@ class Basis:
             batch, kept = (jax.lax.dynamic_slice_in_dim(x, done, each) for x in (axes, keep))
             # the batch before, if there was one in this block
             averages = basis.rows.bracket(basis.newest.rows, jnp.where(done > 0, basis.size, 0), maybe=True)
-            basis = replace(basis, T=jnp.where(done > 0, basis._settled(averages).T, basis.T))
+            basis = replace(basis, E=jnp.where(done > 0, basis._settled(averages).E, basis.E))
             basis, new = basis._with(combine(batch, v) - basis.combine(batch @ known), kept)
             c = new.write_columns(c, bracket(v, new.rows))
             return done + each, basis, c, notes if met is None else met(notes, new)
@@ -156,13 +168,13 @@ class Basis:
         return basis, c, notes
 
     def _settled(self, averages: Float[Array, "b r"]) -> Basis:
-        """The same when ⟨newest rowsᵀ⟩ is known: T = (1 − ⟨…⟩)^{-1/2} (1 − projection on the others) on the newest."""
+        """The same when ⟨newest Rᵀ⟩ is known: 1 + E = (1 − ⟨…⟩)^{-1/2} (1 − projection on the others) on the newest."""
         new = self.newest
-        along = (averages @ self.T.T) * (jnp.arange(len(self.T)) < new.at)
-        own = jax.lax.dynamic_slice_in_dim(averages, new.at, len(new.keep), axis=1) - along @ along.T
-        place = new.write_columns(jnp.zeros_like(averages), jnp.eye(len(new.keep), dtype=averages.dtype))
-        T = _inverse_root(own, new.keep) @ (place - along @ self.T)
-        return replace(self, T=new.write_rows(self.T, jnp.where(new.keep[:, None], T, new.rows_of(self.T))))
+        along = self._on_vectors(averages) * (jnp.arange(len(self.E)) < new.at)
+        root = _inverse_root(new.columns_of(averages) - along @ along.T, new.keep)
+        own = new.write_columns(jnp.zeros_like(along), root - jnp.eye(len(root), dtype=root.dtype))
+        E = (own - root @ self._on_rows(along)).astype(self.E.dtype)
+        return replace(self, E=new.write_rows(self.E, jnp.where(new.keep[:, None], E, new.rows_of(self.E))))
 
     def _with(self, residuals: Float[Array, "b S"], keep: Bool[Array, "b"]) -> tuple[Basis, Extension]:
         """The basis with residuals of unit energy, up to round-off, as new rows."""
@@ -184,13 +196,10 @@ def _directions(rest: Float[Array, "B B"], tol, scale) -> tuple[Float[Array, "B 
 
 
 def _inverse_root(gram: Float[Array, "b b"], keep: Bool[Array, "b"]) -> Float[Array, "b b"]:
-    """gram^{-1/2} on the rows that count, one on the others; by Newton's method: an error of 5e-2, the largest that single precision makes of
-    a residual, is squared three times."""
-    one = jnp.eye(len(gram), dtype=gram.dtype)
-    gram, found = jnp.where(keep[:, None] & keep, gram, one), one
-    for _ in range(3):
-        found = found @ (1.5 * one - 0.5 * (found @ gram @ found))
-    return found
+    """gram^{-1/2} of the rows that count, which are nearly orthonormal; one on the others."""
+    values, axes = jnp.linalg.eigh(jnp.where(keep[:, None] & keep, gram, jnp.eye(len(gram), dtype=gram.dtype)))
+    # what depends on other rows, as only round-off can, stays short
+    return (axes / jnp.sqrt(jnp.maximum(values, 0.25))) @ axes.T
 
 
 def _fix_signs(axes: Float[Array, "B B"]) -> Float[Array, "B B"]:

@@ -65,7 +65,7 @@ class Mirror:
     def met_backward(self, small: Conditioned, new: Extension, there: Int[Array, ""], Q: Bool[Array, "r"]) -> Conditioned:
         """Condition V p for new rows p of P."""
         drawn = self.Xi.bracket(new.rows, there)
-        response = (drawn - new.rows_of(small.N.T)) * Q * new.keep[:, None]
+        response = (drawn - new.columns_of(small.N).T) * Q * new.keep[:, None]
         return replace(small, B=new.write_columns(small.B, response.T), M=new.write_columns(small.M, drawn.T))
 
     def up(self, c: Float[Array, "P r"], Q: Basis, P: Basis) -> Float[Array, "P S"]:

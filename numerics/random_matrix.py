@@ -160,7 +160,7 @@ class LazyMatrix:
             M, B, mirrored = notes
             drawn = self.Xi.bracket(new.rows, there)
             if self.conditions:
-                response = drawn - new.rows_of(self.N.T) if self.adjoint else drawn
+                response = drawn - new.columns_of(self.N).T if self.adjoint else drawn
                 B = new.write_columns(B, (response * Q * new.keep[:, None]).T)
             if self.mirrored is not None and self.conditions:
                 mirrored = self.mirrored.met_backward(mirrored, new, there, Q)
@@ -179,7 +179,7 @@ class LazyMatrix:
         now, then = scaled(self.scale, self.B) + self.D, self.B
         inputs = {"true": (self.span.g, now), "transported": (self.span.g_tilde, now), "initial": (self.span.g_tilde, then)}
         d = jnp.concatenate([inputs[name][0] if name == "initial" else scaled(self.scale, inputs[name][0]) for name in self.wants])
-        along = jnp.concatenate([inputs[name][0] @ inputs[name][1].T for name in self.wants])
+        along = jnp.concatenate([(inputs[name][1] @ inputs[name][0].T).T for name in self.wants])
         fields = jnp.split(self._down(d) + self.basis.combine(along), len(self.wants))
         found = dict(zip(self.wants, fields, strict=True))
         transported = found["true"] if self.span.same else found.get("transported")
@@ -290,29 +290,32 @@ class LazyMatrix:
         """The same with innovations for the directions from `at` on, as many as there is room for, and their averages with what was met."""
         Q, P, V, mirrored = self.basis, self.span.basis, self.V, self.mirrored
         Xi, M = _supplied(self.Xi, self.M, P, forward, at)
-        Upsilon, N = _supplied(self.Upsilon, self.N.T, Q, backward, at)
+        Upsilon, N = _supplied(self.Upsilon, self.N, Q, backward, at, columns=True)
         if V is not None and independent is not None:
-            met = jnp.zeros_like(N) if mirrored is None else mirrored.small.N.T
-            V, met = _supplied(V, met, Q, independent, at)
+            met = jnp.zeros_like(N) if mirrored is None else mirrored.small.N
+            V, met = _supplied(V, met, Q, independent, at, columns=True)
             if mirrored is not None and upward is not None:
                 images, drawn = _supplied(mirrored.Xi, mirrored.small.M, P, upward, at)
-                mirrored = replace(mirrored, Xi=images, small=replace(mirrored.small, M=drawn, N=met.T))
-        return replace(self, Xi=Xi, M=M, Upsilon=Upsilon, N=N.T, V=V, mirrored=mirrored, supplied=jnp.int32(at + len(forward)))
+                mirrored = replace(mirrored, Xi=images, small=replace(mirrored.small, M=drawn, N=met))
+        return replace(self, Xi=Xi, M=M, Upsilon=Upsilon, N=N, V=V, mirrored=mirrored, supplied=jnp.int32(at + len(forward)))
 
 
-@partial(jax.jit, donate_argnums=0)
-def _averages(known: Float[Array, "r q"], basis: Basis, new: Float[Array, "n S"], at: Int[Array, ""]) -> Float[Array, "r q"]:
-    return jax.lax.dynamic_update_slice_in_dim(known, basis.coefficients(new.astype(basis.rows.dtype)), at, axis=0)
-
-
-def _supplied(images: Rows, averages: Float[Array, "r q"], basis: Basis, new: np.ndarray, at: int) -> tuple[Rows, Float[Array, "r q"]]:
-    """Innovations with new ones from `at` on, and their averages ⟨images basisᵀ⟩ with the vectors that were met."""
+def _supplied(
+    images: Rows, averages: Float[Array, "r q"], basis: Basis, new: np.ndarray, at: int, columns: bool = False
+) -> tuple[Rows, Float[Array, "r q"]]:
+    """Innovations with new ones from `at` on, and their averages ⟨images basisᵀ⟩, or its transpose, with the vectors that were met."""
     new = new[: max(len(images) - at, 0)]
     if not len(new):
         return images, averages
     if int(basis.size):
-        averages = _averages(averages, basis, new, jnp.int32(at))
+        averages = _averages(averages, basis, new, jnp.int32(at), columns)
     return images.written(new, at), averages
+
+
+@partial(jax.jit, static_argnames="columns", donate_argnums=0)
+def _averages(known: Float[Array, "r q"], basis: Basis, new: Float[Array, "n S"], at: Int[Array, ""], columns: bool) -> Float[Array, "r q"]:
+    found = basis.coefficients(new.astype(basis.rows.dtype))
+    return jax.lax.dynamic_update_slice_in_dim(known, found.T if columns else found, at, axis=int(columns))
 
 
 def _enlarge(projector: Float[Array, "q q"], d: Float[Array, "P q"], tol: Float[Array, ""]) -> Float[Array, "q q"]:

@@ -133,7 +133,9 @@ class Rows:
     def gram(self, used: int) -> Float[np.ndarray, "n n"]:
         """⟨rows rowsᵀ⟩ of the first rows. Not for compiled code: the number is a number."""
         there = [segment for at, segment in self._placed() if at < max(used, 1)]
-        return np.block([[np.asarray(bracket(a, b)) for b in there] for a in there])[:used, :used]
+        lower = [[np.asarray(bracket(a, b)) for b in there[: k + 1]] for k, a in enumerate(there)]
+        places = range(len(there))
+        return np.block([[lower[k][m] if k >= m else lower[m][k].T for m in places] for k in places])[:used, :used]
 
     def put(self, new: Float[Array, "n S"], at: Int[Array, ""]) -> Rows:
         """The same with new rows from row `at` on, those beyond the capacity left out."""

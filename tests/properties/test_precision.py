@@ -37,7 +37,7 @@ def test_small_matrices_are_double_whatever_the_fields_are():
     bound, _ = dynamics(FA(0.5), NET)
     state, _ = start(problem(), bound, Innovations(32), Layout.of(problem(), bound), Room(8, 8), jnp.dtype("float32"), 1e-5)
     hidden = state.matrices[1]
-    assert {hidden.A.dtype, hidden.B.dtype, hidden.D.dtype, hidden.a.dtype, hidden.span.g.dtype, hidden.basis.T.dtype} == {wide()}
+    assert {hidden.A.dtype, hidden.B.dtype, hidden.D.dtype, hidden.a.dtype, hidden.span.g.dtype} == {wide()}
     assert {hidden.Xi.dtype, hidden.basis.rows.dtype} == {jnp.dtype("float32")}
 
 
