@@ -56,11 +56,6 @@ def _parts(samples: int) -> int:
     return next((count for count in candidates if samples % count == 0), 1)
 
 
-def average(a: Float[Array, "n S"], b: Float[Array, "#n S"]) -> Float[Array, "n"]:
-    """⟨a b⟩ row by row, summed in the `wide` type."""
-    return (jnp.sum(a * b, axis=1, dtype=wide()) / a.shape[-1]).astype(a.dtype)
-
-
 def combine(c: Float[Array, "n r"], rows: Float[Array, "r S"]) -> Float[Array, "n S"]:
     """Σ_k c_k rows_k, in the type of the rows."""
     # A transposition folded into the product would take XLA's CPU product off its fast path.
