@@ -144,26 +144,26 @@ class Basis:
         start = self._settled(averages[len(v) :])
         known, gram = start._on_vectors(averages[: len(v)]), bracket(v, v)
         scale = jnp.maximum(jnp.max(jnp.diagonal(gram)), jnp.finfo(v.dtype).tiny)
-        # ⟨r rᵀ⟩ = ⟨v vᵀ⟩ − c cᵀ: residuals are only formed for directions that are taken in
-        rest = gram - known @ known.T
-        # no direction has more than the trace
-        seen = jnp.trace(rest) / scale
-        nothing = lambda: (jnp.zeros_like(gram), jnp.zeros(len(v), bool), jnp.maximum(seen, 0.0))
-        axes, keep, lost = jax.lax.cond(seen > tol, lambda: _directions(rest, tol, scale), nothing)
+        # ⟨r rᵀ⟩ = ⟨v vᵀ⟩ − c cᵀ tells without touching the residuals whether there is anything new: no direction has more than the trace
+        rest = jnp.trace(gram - known @ known.T) / scale
+        nothing = lambda: (jnp.zeros_like(v), jnp.zeros_like(gram), jnp.zeros(len(v), bool), jnp.maximum(rest, 0.0))
+        residuals, axes, keep, lost = jax.lax.cond(rest > tol, lambda: _directions(v - start.combine(known), tol, scale), nothing)
         axes, keep = jnp.pad(axes, ((0, count * each - len(v)), (0, 0))), jnp.pad(keep, (0, count * each - len(v)))
+
+        there = jnp.sum(keep)
 
         def take(carry):
             done, basis, c, notes = carry
             batch, kept = (jax.lax.dynamic_slice_in_dim(x, done, each) for x in (axes, keep))
-            # the batch before, if there was one in this block
-            averages = basis.rows.bracket(basis.newest.rows, jnp.where(done > 0, basis.size, 0), maybe=True)
-            basis = replace(basis, E=jnp.where(done > 0, basis._settled(averages).E, basis.E))
-            basis, new = basis._with(combine(batch, v) - basis.combine(batch @ known), kept)
+            basis, new = basis._with(combine(batch, residuals), kept)
             c = new.write_columns(c, bracket(v, new.rows))
+            # only the last batch waits for the next block
+            more = done + each < there
+            averages = basis.rows.bracket(new.rows, jnp.where(more, basis.size, 0), maybe=True)
+            basis = replace(basis, E=jnp.where(more, basis._settled(averages).E, basis.E))
             return done + each, basis, c, notes if met is None else met(notes, new)
 
         start = replace(start, dropped=jnp.maximum(self.dropped, lost))
-        there = jnp.sum(keep)
         _, basis, c, notes = jax.lax.while_loop(lambda carry: carry[0] < there, take, (0, start, known, notes))
         return basis, c, notes
 
@@ -185,14 +185,14 @@ class Basis:
         return replace(self, rows=self.rows.put(new.rows, self.size), size=size, newest=new), new
 
 
-def _directions(rest: Float[Array, "B B"], tol, scale) -> tuple[Float[Array, "B B"], Bool[Array, "B"], Float[Array, ""]]:
-    """Combinations that make unit vectors of the residuals, largest energy first, which of them count, and the largest share of energy that
-    does not."""
-    energy, axes = jnp.linalg.eigh(rest)
+def _directions(residuals: Float[Array, "B S"], tol, scale):
+    """The residuals, combinations of them that are unit vectors, largest energy first, which of these count, and the largest share of energy
+    of those that do not."""
+    energy, axes = jnp.linalg.eigh(bracket(residuals, residuals))
     energy, axes = energy[::-1], _fix_signs(axes[:, ::-1])
     keep = energy > tol * scale
     lost = jnp.max(jnp.where(keep, 0.0, jnp.maximum(energy, 0.0))) / scale
-    return axes.T / jnp.sqrt(jnp.where(keep, energy, 1.0))[:, None] * keep[:, None], keep, lost
+    return residuals, axes.T / jnp.sqrt(jnp.where(keep, energy, 1.0))[:, None] * keep[:, None], keep, lost
 
 
 def _inverse_root(gram: Float[Array, "b b"], keep: Bool[Array, "b"]) -> Float[Array, "b b"]:
