@@ -1,6 +1,6 @@
 """How fast the solver is, as ratios measured side by side in one run.
 
-    python benchmarks/speed.py                        problems D and W: minutes to tens of minutes
+    python benchmarks/speed.py                        problems D, W and M: minutes to tens of minutes
     python benchmarks/speed.py --problem D --quick    small sizes: a minute or two
     python benchmarks/speed.py --problem W --gamma0 3 --json speed.json
 
