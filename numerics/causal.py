@@ -47,6 +47,7 @@ class Plan:
         chunk: steps between returns to Python, or None.
         devices: what `Placement.of` takes.
         times: of snapshots.
+        kernels_at: with "equal times" the times at which these kernels are averaged; None for all.
     """
 
     problem: Problem
@@ -60,6 +61,12 @@ class Plan:
     chunk: int | None = None
     devices: Any = None
     times: tuple[int, ...] = ()
+    kernels_at: tuple[int, ...] | None = None
+
+    @property
+    def due(self) -> np.ndarray | None:
+        """For every time whether kernels are averaged; None where they always are."""
+        return None if self.kernels_at is None else np.isin(np.arange(self.problem.steps), self.kernels_at)
 
     @property
     def blocks(self) -> Room:
@@ -130,7 +137,7 @@ def run(plan: Plan, innovations: Innovations, bar: Progress, seconds: Seconds, k
         state, supplied = _supplied(plan, state, innovations, room, supplied, seconds)
         stop = keeper.next_stop(done, min(p.steps, done + (plan.chunk or (max(1, p.steps // 20) if bar.shown else p.steps))))
         within = jax.tree.map(np.int32, Room(*(min(each, supplied) if plan.rule.depth > 1 else each for each in room)))
-        arguments = placement.spread((state, history, scales, probe, np.int32(stop), within))
+        arguments = placement.spread((state, history, scales, probe, plan.due, np.int32(stop), within))
         advance = seconds.spend("compile", partial(_compiled, plan.rule, plan.blocks, plan.record, plan.times, placement, *_signature(arguments)))
         state, history = seconds.spend("run", partial(advance, *arguments))
         bar.advance(int(state.t) - done)
@@ -206,7 +213,7 @@ def _history(plan: Plan, samples: int, room: Room) -> dict[str, Any]:
     if p.X_test is not None:
         history["f_test"] = empty(len(p.X_test), *p.y.shape[1:])
     if not spans:
-        history["equal"] = {name: empty(*(2 * (p.P if name == "Phi" else back,))) for name in _EQUAL}
+        history["equal"] = {name: empty(*(2 * (p.P if name == "Phi" else back,))) for name in _EQUAL[: 2 if rule.gradient else 4]}
     if plan.times:
         # a checkpoint keeps the first t entries: the k-th time is at least k
         history["snapshots"] = jax.eval_shape(lambda: empty_snapshots(rule, len(plan.times), p.y.shape, samples, plan.kind))
@@ -223,6 +230,7 @@ def _zeros(shapes):
     return [jnp.zeros(*each) for each in shapes]
 
 
+# The last two are G where g̃ = g.
 _EQUAL = ("Phi", "G", "G_tilde", "H")
 
 
@@ -232,19 +240,18 @@ def _widen(history: dict[str, Any], room: Room) -> dict[str, Any]:
     return {name: tuple(wide(each, widths[name]) for each in entry) if name in widths else entry for name, entry in history.items()}
 
 
-def _record(state: State, fields, record: str) -> dict[str, Any]:
-    """What is kept of one time."""
+def _record(state: State, fields, record: str, due: Any) -> dict[str, Any]:
+    """What is kept of one time; kernels NaN where they are not due."""
     found: dict[str, Any] = {"f": fields.f, "f_test": fields.f_test}
     spanned = [matrix.span for matrix in state.matrices[:-1] if matrix.span is not None]
     found["a"] = tuple(matrix.a for matrix in state.matrices[1:] if matrix.basis is not None)
     found["g"], found["g_tilde"] = tuple(span.g for span in spanned), tuple(span.g_tilde for span in spanned)
     if record != "spans":
         top, g, g_tilde = fields.a[-1], fields.g[0], fields.g_tilde[0]
-        G = bracket(g, g)
-        same = g is g_tilde
-        found["equal"] = dict(
-            zip(_EQUAL, (bracket(top, top), G, G if same else bracket(g, g_tilde), G if same else bracket(g_tilde, g_tilde)), strict=True)
-        )
+        pairs = ((top, top), (g, g)) if g is g_tilde else ((top, top), (g, g), (g, g_tilde), (g_tilde, g_tilde))
+        averages = lambda: {name: bracket(*pair) for name, pair in zip(_EQUAL, pairs, strict=False)}
+        nothing = lambda: jax.tree.map(lambda known: jnp.full(known.shape, jnp.nan, known.dtype), jax.eval_shape(averages))
+        found["equal"] = averages() if due is None else jax.lax.cond(due, averages, nothing)
         found["fields"] = {"top": top, "bottom": g, "bottom_tilde": g_tilde}
     return found
 
@@ -259,7 +266,7 @@ def _put(kept: Any, new: Any, t) -> Any:
 
 def _advance(
     rule: Dynamics, blocks: Room, record: str, times: tuple[int, ...], placement: Placement,
-    state: State, history, scales: Scales, probe: Probe | None, stop, within: Room,
+    state: State, history, scales: Scales, probe: Probe | None, due: Any, stop, within: Room,
 ):  # fmt: skip
     """Steps until `stop`, or until a basis might overflow in the next one."""
 
@@ -275,7 +282,7 @@ def _advance(
         before, history = carry
         state, fields = step(before, rule, scales, probe)
         kept = {name: entry for name, entry in history.items() if name != "snapshots"}
-        kept = _put(kept, _record(state, fields, record), before.t)
+        kept = _put(kept, _record(state, fields, record, None if due is None else due[before.t]), before.t)
         if times:
             add = lambda old, new: put(old, new, times, before.t)
             kept["snapshots"] = jax.tree.map(add, history["snapshots"], taken(before, fields))

@@ -55,6 +55,7 @@ def solve_dmft(
     max_samples: int = 2**18,
     rank_tol: float | None = None,
     two_time: bool = True,
+    kernels_at: Iterable[int] | None = None,
     snapshots: Iterable[int] = (),
     dtype: Any = None,
     capacity: int | None = None,
@@ -90,6 +91,9 @@ def solve_dmft(
             conditional 1e-6) times min(1, γ0²), but not below what rounding leaves: float32 loses features that move little.
         two_time: False drops the kernels of φ(h^L) and g¹ between different times. They are the only ones that cost anything: fields
             at all times (4 R S T P bytes each, up to 1 GiB in all and T P ≤ 1024), beyond that a basis each (8 S r bytes).
+        kernels_at: times at which these two are averaged, such as (0, -1), and none between different times. At all others they are NaN,
+            and so are the eNTK, layer 1's alignment and layer L's CKA. All times take two-layer networks 1.2 to 2 times as long. Other
+            layers' kernels, and all kernels of the exact and conditional methods, are there at all times.
         snapshots: times at which the fields of all samples are kept, 2 L R S P numbers each: `solution.snapshots[t].h[l]`. The exact
             and conditional methods draw no fields, so that "auto" then samples linear units and gated networks too.
         dtype: "float64" or "float32"; by default float32 on a GPU for γ0 ≥ 0.3, otherwise float64 where JAX has it enabled.
@@ -129,7 +133,9 @@ def solve_dmft(
     kind = real_type("float64" if dtype is None and p.gamma0 < SMALL_GAMMA0 and x64_enabled() else dtype)
     refuse_outputs(p, bound)
     innovations = Innovations(samples, seed, 0, sampling)
-    times = times_of(snapshots, p.steps)
+    times = times_of("snapshots", snapshots, p.steps)
+    averaged = None if kernels_at is None else times_of("kernels_at", kernels_at, p.steps)
+    two_time = two_time and averaged is None
     if times and method in ("exact", "conditional"):
         raise ValueError(f"snapshots={times} of method={method!r}: it draws no fields, they are Gaussian; give method='sampling'")
     if method == "conditional" and not bound.linear_given_gates:
@@ -154,9 +160,10 @@ def solve_dmft(
         "method": "sampling", "samples": samples, "replicas": replicas, "seed": seed, "sampling": sampling, "tol": tol,
         "rank_tol": tolerance, "dtype": str(kind), "responses": responses, "adjoint": adjoint,
         **({"snapshots": list(times)} if times else {}),
+        **({} if averaged is None else {"kernels_at": list(averaged)}),
     }  # fmt: skip
     layout = Layout.of(p, bound, responses, adjoint)
-    plan = Plan(p, bound, values, layout, kind, tolerance, "equal times", capacity, chunk, devices, times)
+    plan = Plan(p, bound, values, layout, kind, tolerance, "equal times", capacity, chunk, devices, times, averaged)
     Placement.of(devices, samples)  # refuses what does not fit before anything is computed
     decisive = {**settings, "two_time": two_time, "max_samples": max_samples, "capacity": capacity}
     keeper = open_checkpoint(checkpoint, every, p, bound, values, decisive)
@@ -299,6 +306,7 @@ class _Records:
     """Histories of all replicas, in double precision, as kernels of layers 1…L."""
 
     histories: list[dict[str, Any]]
+    kernels_at: tuple[int, ...] | None
 
     def factors(self, name: str) -> list[list[np.ndarray]]:
         """Coefficients by layer and replica."""
@@ -313,9 +321,10 @@ class _Records:
         """The layer whose fields have none."""
         if "equal" not in self.histories[0]:
             return []
-        diagonal = np.stack([np.asarray(h["equal"][name], float) for h in self.histories])
+        diagonal = np.stack([np.asarray(h["equal"][name if name in h["equal"] else "G"], float) for h in self.histories])
         if "fields" not in self.histories[0]:
-            return [DenseKernel(diagonal, remedy="give solve_dmft(..., two_time=True)")]
+            remedy = "give solve_dmft(..., two_time=True)" + ("" if self.kernels_at is None else " without kernels_at")
+            return [DenseKernel(diagonal, remedy=remedy, times=self.kernels_at)]
         fields = lambda side: [h["fields"][side if side in h["fields"] else "bottom"] for h in self.histories]
         return [FieldKernel(fields(left), fields(right), diagonal)]
 
@@ -353,7 +362,8 @@ def solution_of(
         "capacity": max(each["capacity"] for each in runs),
         "seconds": dict(seconds or {}),
     }
-    Phi, G, G_tilde, H = _Records(histories).layers()
+    averaged = settings.get("kernels_at")
+    Phi, G, G_tilde, H = _Records(histories, None if averaged is None else tuple(averaged)).layers()
     solution = assemble(
         p, rule, dict(values), "dmft", outputs("f"), None if f_test is None else f_test - f_test[:, :1], Phi, G, G_tilde, H,
         dict(settings), stats, False,

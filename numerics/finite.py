@@ -72,7 +72,7 @@ def train_finite(
     bound, values = dynamics(rule, net, parameters)
     refuse_outputs(p, bound)
     kind = real_type(dtype)
-    times = times_of(snapshots, p.steps)
+    times = times_of("snapshots", snapshots, p.steps)
     history = (p.steps * p.P * p.outputs) ** 2 <= TWO_TIME_LIMIT if two_time is None else bool(two_time)
     scales = Scales.of(p, values, kind)
     inputs = jnp.asarray(p.X, kind)

@@ -103,6 +103,7 @@ class DenseKernel:
         mean, se: all blocks and their standard errors, or None.
         remedy: what to do to get the blocks that are missing.
         diagonal_se: standard error of K(t, t), where it is not that of the replicas' mean.
+        times: at which K(t, t) is known; None for all. It is NaN elsewhere.
 
     Shapes:
         diagonal (R, T, P, P); mean, se (T, P, T, P); diagonal_se (T, P, P).
@@ -113,6 +114,7 @@ class DenseKernel:
     se: Float[np.ndarray, "T P T P"] | None = None
     remedy: str = "give two_time=True"
     diagonal_se: Float[np.ndarray, "T P P"] | None = None
+    times: tuple[int, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -124,17 +126,24 @@ class DenseKernel:
         """K(t, s), rows at time t, columns at time s.
 
         Raises:
-            ValueError: t ≠ s and only equal times were recorded.
+            ValueError: t ≠ s and only equal times were recorded, or not even those at t.
         """
-        t, s = _time(t, self.shape[0]), _time(s, self.shape[0])
-        return self.equal_time()[t] if t == s else self._whole(self.mean)[t, :, s]
+        t, s = self._known(t), self._known(s)
+        return self.diagonal[:, t].mean(axis=0) if t == s else self._whole(self.mean)[t, :, s]
 
     def block_se(self, t: int, s: int) -> Float[np.ndarray, "P P"]:
         """Its standard error."""
-        t, s = _time(t, self.shape[0]), _time(s, self.shape[0])
+        t, s = self._known(t), self._known(s)
         if t != s:
             return self._whole(self.se)[t, :, s]
         return mean_and_error(self.diagonal[:, t])[1] if self.diagonal_se is None else self.diagonal_se[t]
+
+    def _known(self, t: int) -> int:
+        t = _time(t, self.shape[0])
+        if self.times is not None and t not in self.times:
+            there = ", ".join(map(str, self.times[:8])) + (", …" if len(self.times) > 8 else "")
+            raise ValueError(f"this kernel was averaged at times {there or '(none)'}, not at {t}: give kernels_at= with {t}, or without it for all")
+        return t
 
     def dense(self) -> Float[np.ndarray, "T P T P"]:
         """All blocks."""
@@ -161,12 +170,14 @@ class DenseKernel:
     def arrays(self) -> dict[str, np.ndarray]:
         """For saving."""
         found = {"diagonal": self.diagonal, "mean": self.mean, "se": self.se, "remedy": np.array(self.remedy), "diagonal_se": self.diagonal_se}
+        found["times"] = None if self.times is None else np.array(self.times, int)
         return {name: array for name, array in found.items() if array is not None}
 
     @staticmethod
     def from_arrays(arrays: dict[str, np.ndarray]) -> DenseKernel:
         """From what `arrays` gave."""
-        return DenseKernel(arrays["diagonal"], arrays.get("mean"), arrays.get("se"), str(arrays["remedy"]), arrays.get("diagonal_se"))
+        whole = arrays["diagonal"], arrays.get("mean"), arrays.get("se"), str(arrays["remedy"]), arrays.get("diagonal_se")
+        return DenseKernel(*whole, times=tuple(map(int, arrays["times"])) if "times" in arrays else None)
 
 
 @dataclass(frozen=True, eq=False)

@@ -96,6 +96,8 @@ def _losses(ax: Any, entries: list[tuple[Solution, str, str, str]]) -> None:
 
 
 def _band(ax: Any, t, mean, se, colour: str, label: str | None, style: str = "-") -> None:
+    known = np.isfinite(mean)  # all but what was recorded at chosen times only
+    t, mean, se = (np.asarray(values)[known] for values in (t, mean, se))
     ax.plot(t, mean, style, color=colour, label=label, lw=1.6)
     if np.all(np.isfinite(se)):
         ax.fill_between(t, mean - 2 * se, mean + 2 * se, color=colour, alpha=0.25, lw=0)
@@ -121,11 +123,17 @@ def _kernels(figure: Any, axes: Any, solution: Solution) -> None:
             ax.set_axis_off()
         return
     order = np.lexsort(solution.problem.y.reshape(solution.problem.P, -1).T)
-    before, after = (last.block(t, t)[np.ix_(order, order)] for t in (0, -1))
-    top = max(np.abs(before).max(), np.abs(after).max())
-    for ax, kernel, when in zip(axes, (before, after), ("before", "after"), strict=True):
+    known = np.flatnonzero(np.isfinite(last.equal_time()).all(axis=(1, 2)))
+    if not len(known):
+        for ax in axes:
+            ax.set_axis_off()
+        return
+    kernels = [last.block(t, t)[np.ix_(order, order)] for t in (int(known[0]), int(known[-1]))]
+    names = {0: "before", solution.problem.steps - 1: "after"}
+    top = max(np.abs(kernel).max() for kernel in kernels)
+    for ax, kernel, t in zip(axes, kernels, (known[0], known[-1]), strict=True):
         image = ax.imshow(kernel, vmin=-top, vmax=top, cmap="RdBu_r")
-        _label(ax, "example", "example", f"Φ{_superscript(solution.depth)} {when}")
+        _label(ax, "example", "example", f"Φ{_superscript(solution.depth)} {names.get(int(t), f'at step {t}')}")
     figure.colorbar(image, ax=list(axes), shrink=0.8)
 
 

@@ -40,16 +40,21 @@ class Snapshot:
         return f"Snapshot(h, z{gates} of layers 1…{len(self.h)}: {R} replicas, {P} examples, {N} sites)"
 
 
-def times_of(snapshots: Iterable[int], steps: int) -> tuple[int, ...]:
+def times_of(name: str, times: Iterable[int], steps: int) -> tuple[int, ...]:
     """Times in order, each once, none negative.
+
+    Args:
+        name: of the argument, for the message.
+        times: integers, negative ones from the end.
+        steps: T.
 
     Raises:
         ValueError: one is not an integer or was not recorded.
     """
     found = set()
-    for t in snapshots:
+    for t in times:
         if isinstance(t, bool) or not isinstance(t, int | np.integer) or not -steps <= t < steps:
-            raise ValueError(f"snapshots has {t!r}, which is no recorded time: give integers from 0 to {steps - 1} (or negative, from the end)")
+            raise ValueError(f"{name} has {t!r}, which is no recorded time: give integers from 0 to {steps - 1} (or negative, from the end)")
         found.add(int(t) % steps)
     return tuple(sorted(found))
 

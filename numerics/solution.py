@@ -108,13 +108,14 @@ class Solution:
         times = sorted({0, (p.steps - 1) // 2, p.steps - 1})
         rows = [["t", *map(str, times)]]
         value = lambda mean, se: f"{mean:.5g}" + (f" ± {se:.1g}" if np.isfinite(se) and se > 0 else "")
+        known = lambda mean, se: value(mean, se) if np.isfinite(mean) else "–"
         rows.append(["loss", *(value(self.loss[t], self.loss_se[t]) for t in times)])
         if self.test_loss is not None and self.test_loss_se is not None:
             rows.append(["test loss", *(value(self.test_loss[t], self.test_loss_se[t]) for t in times)])
         for l in range(self.depth):
-            rows.append([f"alignment {l + 1}", *(value(self.alignment[l, t], self.alignment_se[l, t]) for t in times)])
+            rows.append([f"alignment {l + 1}", *(known(self.alignment[l, t], self.alignment_se[l, t]) for t in times)])
         for l in range(self.depth):
-            rows.append([f"CKA {l + 1}", *(value(self.cka[l, t], self.cka_se[l, t]) for t in times)])
+            rows.append([f"CKA {l + 1}", *(known(self.cka[l, t], self.cka_se[l, t]) for t in times)])
         widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         setting = ", ".join(f"{name}={entry}" for name, entry in self.settings.items())

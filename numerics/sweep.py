@@ -33,6 +33,8 @@ FIELDS = ("gamma0", "eta", "steps", "momentum", "weight_decay")
 # What a solver is told that does not change what it finds; the sweep itself decides on these.
 OWN = ("p", "rule", "net", "parameters", "progress", "checkpoint")
 INDIFFERENT = (*OWN, "throw", "every", "chunk", "devices")
+# Lists of times, which are one value.
+TIMES = ("snapshots", "kernels_at")
 
 
 class Sweep(Mapping[tuple, Solution]):
@@ -102,8 +104,8 @@ def sweep(
         progress: show a bar over all points.
         every: steps between checkpoints within a point ("dmft" with `out`): a killed sweep then loses no more than these.
         options: gamma0, eta, steps, momentum, weight_decay; symbolic parameters of rule and network by name; arguments of the solver
-            (seed, samples, …). A list, tuple or array of values is swept, anything else is the same at all points. A point that diverges does not end the sweep
-            (throw=True lets it).
+            (seed, samples, …). A list, tuple or array of values is swept (but those of `snapshots` and `kernels_at`), anything else is the
+            same at all points. A point that diverges does not end the sweep (throw=True lets it).
 
     Returns:
         Solutions by the values of what varies, in the order in which it was given.
@@ -165,7 +167,7 @@ class _Task:
         # 1 and 1.0 are the same point
         number = lambda name, value: float(value) if name in (*FIELDS, *parameters) and name != "steps" else value
         axes = {name: _values(name, [number(name, value) for value in given]) for name, given in options.items()
-                if name not in INDIFFERENT and _is_many(given)}  # fmt: skip
+                if name not in (*INDIFFERENT, *TIMES) and _is_many(given)}  # fmt: skip
         fixed = {name: given for name, given in options.items() if name not in axes}
         return _Task(solver, problem, once, net, parameters, axes, {"throw": False, **fixed}, every)
 

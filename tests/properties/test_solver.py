@@ -313,6 +313,37 @@ def test_kernels_do_not_depend_on_how_they_are_kept(rule, monkeypatch):
     np.testing.assert_allclose(spans.f, fields.f, atol=1e-10)
 
 
+@pytest.mark.parametrize(("rule", "net"), [(FA(0.5), NET), (GD(), MLP(depth=1, activation="relu"))])
+def test_kernels_at_chosen_times(rule, net, tmp_path):
+    options = {"samples": 128, "replicas": 2}
+    whole, chosen = (solve_dmft(problem(), rule, net, kernels_at=times, **options) for times in (None, (0, 5, -1)))
+    np.testing.assert_array_equal(chosen.f, whole.f)
+    chosen.save(tmp_path / "chosen.npz")
+    for solution in (chosen, Solution.load(tmp_path / "chosen.npz")):
+        for name, l in (("Phi", net.depth), ("G", 1), ("G_tilde", 1), ("H", 1)):
+            some, every = getattr(solution, name)[l], getattr(whole, name)[l]
+            for t in (0, 5, 7, -1):
+                np.testing.assert_allclose(some.block(t, t), every.block(t, t), atol=1e-12)
+                np.testing.assert_allclose(some.block_se(t, t), every.block_se(t, t), atol=1e-12)
+            with pytest.raises(ValueError, match="averaged at times 0, 5, 7, not at 3: give kernels_at= with 3"):
+                some.block(3, 3)
+            with pytest.raises(ValueError, match="without kernels_at"):
+                some.block(0, 5)
+        known = np.isin(np.arange(8), (0, 5, 7))
+        np.testing.assert_allclose(solution.entk[known], whole.entk[known], atol=1e-12)
+        assert np.all(np.isnan(solution.entk[~known])) and np.all(np.isnan(solution.cka[-1, ~known]))
+        assert len(solution.plot().axes) == 7 and "–" in repr(solution)
+    if net.depth > 1:  # whose first features have a basis
+        np.testing.assert_array_equal(chosen.Phi[1].dense(), whole.Phi[1].dense())
+
+
+def test_kernels_at_times_that_are_not_there():
+    with pytest.raises(ValueError, match="kernels_at has 8, which is no recorded time: give integers from 0 to 7"):
+        solve(kernels_at=(8,))
+    nowhere = solve(kernels_at=())
+    assert np.all(np.isfinite(nowhere.f)) and np.all(np.isnan(nowhere.entk)) and nowhere.plot() is not None
+
+
 def test_samples_are_doubled_until_the_error_is_met():
     rough = solve(replicas=4)
     wanted = 0.5 * dmft.loss_error(rough)

@@ -44,6 +44,8 @@ def test_other_solvers_and_single_axes():
     np.testing.assert_array_equal(lazy[0.5].f, solve_lazy(problem(), FA(0.5), NET).f)
     finite = sweep(problem(), GD(), NET, solver="finite", seed=[1, 2], width=16, seeds=2)
     np.testing.assert_array_equal(finite[2].f, train_finite(problem(), GD(), NET, width=16, seeds=2, seed=2).f)
+    times = sweep(problem(), GD(), NET, gamma0=[1.0], snapshots=(0, 2), kernels_at=[0, -1], **OPTIONS)[1.0]
+    assert list(times.snapshots) == [0, 2] and times.settings["kernels_at"] == [0, 5]
     single = sweep(problem(), FA(rho), NET, solver="lazy", rho=0.5)
     np.testing.assert_array_equal(single[()].f, lazy[0.5].f)
 
