@@ -117,8 +117,9 @@ class Basis:
     def deviation(self) -> float:
         """max |⟨Q Qᵀ⟩ − 1| over the vectors before the newest."""
         n = int(self.newest.at)
-        T = np.eye(n) + np.asarray(self.E, float)[:n, :n]
-        return float(np.max(np.abs(T @ self.rows.gram(n) @ T.T - np.eye(n)), initial=0.0))
+        E, gram = np.asarray(self.E)[:n, :n], self.rows.gram(n)
+        more = E @ gram.astype(E.dtype)
+        return float(np.max(np.abs(gram - np.eye(n) + more + more.T + more @ E.T), initial=0.0))
 
     def extend(
         self, v: Float[Array, "B S"], tol: Float[Array, ""], notes: Any = None, met: Callable[[Any, Extension], Any] | None = None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from .basis import Basis, room_for
 from .dynamics import Dynamics
@@ -166,23 +166,17 @@ def start(
     # numpy arrays where JAX need not be called for each: compiled code takes either
     put: Any = lambda array: np.asarray(array, kind)
     layers = [{name: put(rows) for name, rows in layout.draw_vectors(innovations, l).items()} for l in range(1, rule.depth + 1)]
-    bottom, top, samples = layers[0], layers[-1], innovations.samples
-    tolerance: Any = lambda: np.array(tol, wide())
-    rows = lambda capacity: Rows.zeros(capacity, samples, kind, each)
-    features = lambda: Basis.empty(room.forward, samples, kind, layout.forward_block, each)
-    back = lambda: jnp.zeros((p.P * p.outputs, room.backward), wide())
-    span = lambda: BackwardSpan(Basis.empty(room.backward, samples, kind, layout.block, each), back(), back(), tolerance(), rule.gradient)
+    bottom, top = layers[0], layers[-1]
+    empty = _empty(p.P, rule, layout, room, innovations.samples, np.dtype(kind), each, tol)
     C = put(coordinates(p)[0])
     # h¹ itself moves by K^x: one product a step in place of two. Test points need the images on the span.
     own = p.X_test is None and 2 * C.shape[1] > p.P
     inputs, reading, images = (put(p.Kx), None, C @ bottom["inputs"]) if own else (put(C.T), C, bottom["inputs"])
-    hidden = [_hidden(l, p.P, layout, rule, room, rows, features(), span()) for l in range(rule.depth - 1)]
-    readout = LazyReadout(
-        top["readout"], top["readout"] + 0, top["feedback"] if layout.fed_back else None,
-        features() if layout.spans else None, jnp.zeros((p.P, room.forward), wide()) if layout.spans else None, tolerance(),
-    )  # fmt: skip
+    feedback = top["feedback"] if layout.fed_back else None
+    tolerance: Any = np.array(tol, wide())
+    readout = LazyReadout(top["readout"], top["readout"] + 0, feedback, empty.features, empty.a, tolerance)
     state = State(
-        matrices=(LazyInput(inputs, reading, images, span() if layout.spans else None), *hidden, readout),
+        matrices=(LazyInput(inputs, reading, images, empty.span), *empty.hidden, readout),
         biases=tuple(each["bias"] for each in layers) if rule.biased else (),
         readout_bias=put(np.zeros(p.y.shape[1:])),
         direct=tuple(each["direct"] if exists else None for each, exists in zip(layers, layout.direct, strict=True)),
@@ -195,15 +189,35 @@ def start(
     return state, _probe(p, rule, layers, [layout.draw_test(innovations, l) for l in range(1, rule.depth + 1)], lambda array: jnp.asarray(array, kind))
 
 
-def _hidden(
-    l: int, P: int, layout: Layout, rule: Dynamics, room: Room, rows: Callable[[int], Rows], basis: Basis, span: BackwardSpan
-) -> LazyMatrix:
+class _Empty(NamedTuple):
+    """What starts without a direction: the hidden matrices, and, where the layout has them, the bases of φ(h^L) and g¹."""
+
+    hidden: tuple[LazyMatrix, ...]
+    span: BackwardSpan | None
+    features: Basis | None
+    a: Float[Array, "P r"] | None
+
+
+# Compiled, for the sake of one call instead of one for each array.
+@partial(jax.jit, static_argnums=range(7))
+def _empty(P: int, rule: Dynamics, layout: Layout, room: Room, samples: int, kind: Any, each: int | None, tol) -> _Empty:
+    rows = lambda capacity: Rows.zeros(capacity, samples, kind, each)
+    features = lambda: Basis.empty(room.forward, samples, kind, layout.forward_block, each)
+    a, g = (lambda: jnp.zeros((P, room.forward), wide())), (lambda: jnp.zeros((P * layout.outputs, room.backward), wide()))
+    # the sum makes a buffer of its own: the state is donated
+    tolerance = lambda: tol + jnp.zeros((), wide())
+    span = lambda: BackwardSpan(Basis.empty(room.backward, samples, kind, layout.block, each), g(), g(), tolerance(), rule.gradient)
+    hidden = tuple(_hidden(l, layout, rule, room, rows, features(), a(), span()) for l in range(rule.depth - 1))
+    return _Empty(hidden, *((span(), features(), a()) if layout.spans else (None, None, None)))
+
+
+def _hidden(l: int, layout: Layout, rule: Dynamics, room: Room, rows: Any, basis: Basis, a: Any, span: BackwardSpan) -> LazyMatrix:
     r, q = room
     small = lambda: jnp.zeros((r, q), wide())
     return LazyMatrix(
         basis=basis,
         Xi=rows(r),
-        a=jnp.zeros((P, r), wide()),
+        a=a,
         span=span,
         Upsilon=rows(q),
         V=rows(q) if layout.independent[l] else None,

@@ -17,9 +17,10 @@ def mean_and_error(values: Float[np.ndarray, "R *shape"]) -> tuple[Float[np.ndar
     """Mean over replicas and its standard error; the error of a single replica is unknown: NaN."""
     values = np.asarray(values)
     count = values.shape[0]
-    mean = values.mean(axis=0)
     if count == 1:
+        mean = np.array(values[0], float)
         return mean, np.full(mean.shape, np.nan)
+    mean = values.mean(axis=0)
     return mean, values.std(axis=0, ddof=1) / np.sqrt(count)
 
 

@@ -128,7 +128,7 @@ class Rows:
     def gram(self, used: int) -> Float[np.ndarray, "n n"]:
         """⟨rows rowsᵀ⟩ of the first rows. Not for compiled code: the number is a number."""
         there = [segment for at, segment in self._placed() if at < max(used, 1)]
-        lower = [[np.asarray(bracket(a, b)) for b in there[: k + 1]] for k, a in enumerate(there)]
+        lower = [[np.asarray(_bracket(a, b)) for b in there[: k + 1]] for k, a in enumerate(there)]
         places = range(len(there))
         return np.block([[lower[k][m] if k >= m else lower[m][k].T for m in places] for k in places])[:used, :used]
 
@@ -163,6 +163,10 @@ class Rows:
         filled = min(self.each - len(last), missing)
         more = Rows.zeros(missing - filled, self.samples, self.dtype, self.each).segments if missing > filled else ()
         return replace(self, segments=(*full, pad(last, len(last) + filled), *more))
+
+
+# Compiled: called by itself, JAX would transpose a copy of one factor.
+_bracket = jax.jit(bracket)
 
 
 def _add(c: Float[Array, "n r"], rows: Float[Array, "r S"], total: Float[Array, "n S"]) -> Float[Array, "n S"]:
