@@ -248,8 +248,8 @@ def against_machine(case: Case, samples: int, repeats: int) -> dict[str, float]:
     print(f"  must move {moved / 1e9:.2f} GB and do {operations / 1e9:.1f} Gop: {least:.3f} s; takes {median(seconds):.3f} s: {share:.0%} of the roofline")
     print(f"  steps alone (wall time, without drawing normals and assembling the result): {steps:.0%}")
     made = roofline.products_made(sol)
-    rate = made / machine.rate
-    print(f"  its own products, {made / 1e9:.1f} Gop, at the machine's rate: {rate:.3f} s, {rate / median(seconds):.0%} ({rate / sol.stats['seconds']['run']:.0%} of the steps)")
+    alone, of_steps = made / machine.rate, made / machine.rate / sol.stats["seconds"]["run"]
+    print(f"  its own products, {made / 1e9:.1f} Gop, at that rate: {alone:.3f} s, {alone / median(seconds):.0%} (of the steps {of_steps:.0%})")
     found = {"samples": samples, "products made": made, "least": least, "seconds": median(seconds), "share": share, "share of steps": steps}
     return {**found, **machine._asdict()}
 
