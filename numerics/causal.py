@@ -29,8 +29,8 @@ from .sharding import Placement
 from .snapshots import empty_snapshots, put, taken
 from .training import Probe, Scales, State, prepared, step
 
-# Directions for which innovations are supplied at a time.
-PORTION = 32
+# Directions for which innovations are supplied at a time, at least; and as many as have so many numbers: each time costs as much as drawing those.
+PORTION, NUMBERS = 32, 2**16
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,8 @@ def _supplied(plan: Plan, state: State, innovations: Innovations, room: Room, su
     needed = max(used + block for used, block in zip(_sizes(state), plan.blocks, strict=True))
     if plan.rule.depth == 1 or min(needed, max(room)) <= supplied:
         return state, supplied
-    last = min(max(supplied + PORTION, -(-needed // PORTION) * PORTION), max(max(room), needed))
+    portion = max(PORTION, NUMBERS // innovations.samples)
+    last = min(max(supplied + portion, -(-needed // portion) * portion), max(max(room), needed))
     return seconds.spend("sampling", lambda: supply(state, innovations, plan.layout, supplied, last)), last
 
 

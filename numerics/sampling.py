@@ -12,7 +12,7 @@ from functools import lru_cache
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Float, UInt8, UInt32
 from scipy.stats import qmc
 
 KINDS = ("sobol", "moments", "plain")
@@ -68,18 +68,16 @@ class Innovations:
 
     def _block(self, block: int, start: int, stop: int) -> np.ndarray:
         """Dimensions start…stop−1 of a block."""
-        random = np.random.default_rng([self.seed, self.replica, self.population, block])
+        key = (self.seed, self.replica, self.population, block)
         if self.kind == "sobol":
-            return self._sobol(random, block > 0, start, stop)
-        normals = random.standard_normal((BLOCK, self.samples))
+            first, last = start // PORTION * PORTION, -(-stop // PORTION) * PORTION
+            lower, shift, index = _randomness(key, self.samples)
+            directions = _scrambled(_directions(max(self.samples - 1, 1).bit_length())[:, first:last], lower[first:last])
+            portions = [slice(at, at + PORTION) for at in range(0, last - first, PORTION)]
+            parts = [_normals(directions[some], shift[first:last][some], index) for some in portions]
+            return (parts[0] if len(parts) == 1 else np.concatenate(parts))[start - first : stop - first]
+        normals = np.random.default_rng(key).standard_normal((BLOCK, self.samples))
         return (_match_moments(normals) if self.kind == "moments" else normals)[start:stop]
-
-    def _sobol(self, random: np.random.Generator, shuffle: bool, start: int, stop: int) -> np.ndarray:
-        first, last = start // PORTION * PORTION, -(-stop // PORTION) * PORTION
-        directions, shift = _scrambled(random, max(self.samples - 1, 1).bit_length(), first, last)
-        index = (random.permutation(self.samples) if shuffle else np.arange(self.samples)).astype(np.uint32)
-        parts = [_normals(directions[at : at + PORTION], shift[at : at + PORTION], index) for at in range(0, last - first, PORTION)]
-        return (parts[0] if len(parts) == 1 else np.concatenate(parts))[start - first : stop - first]
 
 
 @lru_cache(maxsize=32)
@@ -94,25 +92,31 @@ def _directions(power: int) -> UInt32[np.ndarray, "k B"]:
     return found
 
 
-def _scrambled(
-    random: np.random.Generator, power: int, first: int, last: int
-) -> tuple[UInt32[np.ndarray, "n k"], UInt32[np.ndarray, "n"]]:
-    """Direction numbers after a random linear map of the digits (lower triangular, ones on the diagonal), and a random digital shift.
+# Of a block, dimensions are wanted in several calls: the single vectors first, directions as they are met.
+@lru_cache(maxsize=8)
+def _randomness(key: tuple[int, ...], samples: int) -> tuple[UInt8[np.ndarray, "B b b"], UInt32[np.ndarray, "B"], UInt32[np.ndarray, "S"]]:
+    """What is random about a block: digits of a linear map for each dimension, a shift, and the order of points: shuffled, but for the first block.
 
     Args:
-        random: whose numbers are used for all dimensions of a block, so that results do not depend on which are wanted.
-        power: number of binary digits of a point's number.
-        first, last: the dimensions first…last−1 are wanted.
+        key: seed, replica, population and block.
+        samples: S.
+    """
+    random = np.random.default_rng(key)
+    lower = random.integers(0, 2, (BLOCK, _BITS, _BITS), dtype=np.uint8)
+    shift = random.integers(0, 2**_BITS, BLOCK, dtype=np.uint32)
+    return lower, shift, (random.permutation(samples) if key[-1] > 0 else np.arange(samples)).astype(np.uint32)
+
+
+def _scrambled(directions: UInt32[np.ndarray, "k n"], lower: UInt8[np.ndarray, "n b b"]) -> UInt32[np.ndarray, "n k"]:
+    """Direction numbers after a linear map of their binary digits, lower triangular with ones on the diagonal.
 
     Source: Matoušek 1998.
     """
-    lower = random.integers(0, 2, (BLOCK, _BITS, _BITS), dtype=np.uint8)
-    shift = random.integers(0, 2**_BITS, BLOCK, dtype=np.uint32)
     places = np.arange(_BITS - 1, -1, -1, dtype=np.uint32)
-    digits = ((_directions(power)[:, first:last, None] >> places) & 1).astype(np.float32)
-    maps = np.tril(lower[first:last], -1) + np.eye(_BITS, dtype=np.uint8)
+    digits = ((directions[:, :, None] >> places) & 1).astype(np.float32)
+    maps = np.tril(lower, -1) + np.eye(_BITS, dtype=np.uint8)
     mapped = (np.matmul(maps.astype(np.float32), digits.transpose(1, 2, 0)).astype(np.uint32) & 1) << places[:, None]
-    return mapped.sum(axis=1, dtype=np.uint32), shift[first:last]
+    return mapped.sum(axis=1, dtype=np.uint32)
 
 
 @jax.jit
