@@ -169,15 +169,15 @@ def test_bases_are_orthonormal_and_reproduce_what_they_took_in(seed, tol):
         assert lost.max() <= count * tol * np.mean(np.asarray(v) ** 2, axis=1).max() * (1 + 1e-6)
 
 
-def test_segments_change_nothing(monkeypatch):
+def test_segments_change_nothing(solution, monkeypatch):
     """Rows in many segments, blocks across their borders, and growth."""
-    whole = solve(rule=FA(0.5), capacity=9)
     monkeypatch.setattr(rows, "ROWS", 5)
     monkeypatch.setattr(rows, "NUMBERS", 1)
-    cut = solve(rule=FA(0.5), capacity=9)
-    assert cut.stats["rank_backward"] == whole.stats["rank_backward"] and min(whole.stats["rank_backward"][0]) > 15
-    np.testing.assert_allclose(cut.f, whole.f, atol=1e-9)
-    np.testing.assert_allclose(cut.G[1].dense(), whole.G[1].dense(), atol=1e-8)
+    cut = solve(capacity=14)
+    assert cut.stats["rank_backward"] == solution.stats["rank_backward"] and min(solution.stats["rank_backward"][0]) > 15
+    assert cut.stats["capacity"] > 14
+    np.testing.assert_allclose(cut.f, solution.f, atol=1e-9)
+    np.testing.assert_allclose(cut.G[1].dense(), solution.G[1].dense(), atol=1e-8)
 
 
 @pytest.mark.parametrize("rule", [GD(), FA(1)])
