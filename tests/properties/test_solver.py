@@ -15,6 +15,7 @@ from jaxtyping import TypeCheckError
 from derive import DFA, FA, GD, GLN, MLP, rho
 from numerics import Problem, Solution, SolveFailed, dmft, rows, solve_dmft, solve_lazy, train_finite
 from numerics.basis import Basis
+from numerics.checkpoint import Keeper
 from numerics.dynamics import dynamics
 from numerics.infinite import Layout, Room, start, supply
 from numerics.order_parameters import FactoredKernel, FieldKernel
@@ -335,6 +336,23 @@ def test_kernels_at_chosen_times(rule, net, tmp_path):
         assert len(solution.plot().axes) == 7 and "–" in repr(solution)
     if net.depth > 1:  # whose first features have a basis
         np.testing.assert_array_equal(chosen.Phi[1].dense(), whole.Phi[1].dense())
+
+
+def test_kernels_at_chosen_times_survive_an_interruption(monkeypatch, tmp_path):
+    run = lambda **options: solve_dmft(problem(), FA(0.5), MLP(1, "relu"), samples=64, replicas=1, kernels_at=(0, 3, -1), **options)
+    whole, write = run(), Keeper.write_state
+
+    def killed(keeper, *state):
+        write(keeper, *state)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Keeper, "write_state", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(checkpoint=tmp_path / "run", every=5)
+    monkeypatch.setattr(Keeper, "write_state", write)
+    resumed = run(checkpoint=tmp_path / "run", every=5)
+    np.testing.assert_array_equal(resumed.f, whole.f)
+    np.testing.assert_array_equal(resumed.G_tilde[1].equal_time(), whole.G_tilde[1].equal_time())
 
 
 def test_kernels_at_times_that_are_not_there():
