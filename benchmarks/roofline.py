@@ -92,17 +92,17 @@ def ranks(sol: Solution) -> tuple[np.ndarray, np.ndarray]:
 def products_made(sol: Solution) -> float:
     """Operations of a run's products: the model's, and those that find new directions and condition them. One replica."""
     (r, q), P = ranks(sol), sol.problem.P
-    hidden, recorded = _sums(r, q)
     fresh = lambda rank: np.diff(rank, axis=1, prepend=0)
     new_forward, new_backward = fresh(r)[:-1], fresh(q)[1:]
     finding = 2.0 * P * (r[:-1] * (new_forward > 0) + q[1:] * (new_backward > 0))
     conditioning = 2.0 * (new_forward + new_backward) * (r[:-1] + q[1:])
-    return float(sol.settings["samples"] * np.sum(P * (6.0 * hidden + 2.0 * recorded) + (finding + conditioning).sum(axis=0)))
+    return float(sol.settings["samples"] * np.sum(_needed(r, q, P)[1] + (finding + conditioning).sum(axis=0)))
 
 
-def _sums(r: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ranks of both bases of all hidden matrices, and of the bases kept for kernels only, at each time."""
-    return r[:-1].sum(axis=0) + q[1:].sum(axis=0), r[-1] + q[0]
+def _needed(r: np.ndarray, q: np.ndarray, P: int) -> tuple[np.ndarray, np.ndarray]:
+    """The model: numbers to read and operations to do at each time, for one sample."""
+    hidden, recorded = r[:-1].sum(axis=0) + q[1:].sum(axis=0), r[-1] + q[0]
+    return 2.0 * hidden + recorded, P * (6.0 * hidden + 2.0 * recorded)
 
 
 def least_seconds(sol: Solution, machine: Machine) -> tuple[float, float, float]:
@@ -111,9 +111,7 @@ def least_seconds(sol: Solution, machine: Machine) -> tuple[float, float, float]
     Returns:
         Seconds, and total bytes and operations.
     """
-    hidden, recorded = _sums(*ranks(sol))
-    numbers = sol.settings["samples"]
-    width = np.dtype(sol.settings["dtype"]).itemsize
-    moved = width * numbers * (2.0 * hidden + recorded)
-    operations = sol.problem.P * numbers * (6.0 * hidden + 2.0 * recorded)
+    samples, width = sol.settings["samples"], np.dtype(sol.settings["dtype"]).itemsize
+    read, operations = (samples * each for each in _needed(*ranks(sol), sol.problem.P))
+    moved = width * read
     return float(np.sum(np.maximum(moved / machine.bandwidth, operations / machine.rate))), float(moved.sum()), float(operations.sum())

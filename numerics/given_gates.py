@@ -356,7 +356,7 @@ def finished(network: Network, two_time: bool) -> dict[str, Any]:
         layers = list(zip(*getattr(past, name), strict=True))
         if not two_time:
             equal = np.array(layers.pop(end))
-            found.setdefault("equal", {}).update({"Phi": equal} if name == "a" else {"G": equal})
+            found.setdefault("equal", {})["Phi" if name == "a" else "G"] = equal
         found[name] = tuple(np.array([padded(c, (len(c), layer[-1].shape[1])) for c in layer]) for layer in layers)
     every = [span for group in spans.values() for span in group]
     return {

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from .order_parameters import AbsentKernel
 from .solution import SOLVERS, Solution
 
 # Distinguishable in grey and for colour-blind readers (Okabe & Ito 2008).
@@ -118,22 +117,19 @@ def _identity(ax: Any, x, y, x_se, y_se, dots: dict[str, Any]) -> None:
 
 def _kernels(figure: Any, axes: Any, solution: Solution) -> None:
     last = solution.Phi[solution.depth]
-    if isinstance(last, AbsentKernel):
+    known = np.flatnonzero(np.isfinite(last.equal_time_replicas()).all(axis=(0, 2, 3))).tolist()
+    if not known:
         for ax in axes:
             ax.set_axis_off()
         return
     order = np.lexsort(solution.problem.y.reshape(solution.problem.P, -1).T)
-    known = np.flatnonzero(np.isfinite(last.equal_time()).all(axis=(1, 2)))
-    if not len(known):
-        for ax in axes:
-            ax.set_axis_off()
-        return
-    kernels = [last.block(t, t)[np.ix_(order, order)] for t in (int(known[0]), int(known[-1]))]
+    times = known[0], known[-1]
+    kernels = [last.block(t, t)[np.ix_(order, order)] for t in times]
     names = {0: "before", solution.problem.steps - 1: "after"}
     top = max(np.abs(kernel).max() for kernel in kernels)
-    for ax, kernel, t in zip(axes, kernels, (known[0], known[-1]), strict=True):
+    for ax, kernel, t in zip(axes, kernels, times, strict=True):
         image = ax.imshow(kernel, vmin=-top, vmax=top, cmap="RdBu_r")
-        _label(ax, "example", "example", f"Φ{_superscript(solution.depth)} {names.get(int(t), f'at step {t}')}")
+        _label(ax, "example", "example", f"Φ{_superscript(solution.depth)} {names.get(t, f'at step {t}')}")
     figure.colorbar(image, ax=list(axes), shrink=0.8)
 
 
