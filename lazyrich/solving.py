@@ -20,6 +20,7 @@ from derive.rules import Rule
 from lazyrich import console
 from lazyrich.arguments import Examples, consecutive_batches
 from numerics import Problem, Solution, solve_dmft, solve_lazy, train_finite
+from numerics.agreement import deviates
 from numerics.checkpoint import problem_hash
 from numerics.errors import positive_integer
 
@@ -54,21 +55,18 @@ class Settings:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One number from theory and from networks, with standard errors; z is their difference in units of both errors."""
+    """One number from theory and from networks, with standard errors; z is their difference in standard deviations.
+
+    z takes into account that errors come from a few runs (`deviates`). It is None without networks, where both are exact, or where an error is
+    unknown.
+    """
 
     quantity: str
     theory: float
     theory_se: float
     network: float | None = None
     network_se: float | None = None
-
-    @property
-    def z(self) -> float | None:
-        """(theory − network)/√(se² + se²); None without networks, or where both are exact."""
-        if self.network is None or self.network_se is None:
-            return None
-        error = float(np.hypot(self.theory_se, self.network_se))
-        return (self.theory - self.network) / error if np.isfinite(error) and error > 1e-12 else None
+    z: float | None = None
 
 
 def problem(examples: Examples, settings: Settings) -> Problem:
@@ -157,8 +155,14 @@ def compare(theory: Solution, network: Solution | None) -> list[Comparison]:
         pick[f"kernel-target alignment, layer {layer + 1}"] = partial(_at_end, "cka", layer)
     rows = []
     for name, read in pick.items():
-        values = [float(value) for solution in (theory, network) if solution is not None for value in read(solution)]
-        rows.append(Comparison(name, *values))
+        value, se = map(float, read(theory))
+        if network is None:
+            rows.append(Comparison(name, value, se))
+            continue
+        other, other_se = map(float, read(network))
+        # below this both are exact but for round-off
+        z = float(deviates(value, se, theory.runs, other, other_se, network.runs)) if np.hypot(se, other_se) > 1e-12 else np.nan
+        rows.append(Comparison(name, value, se, other, other_se, z if np.isfinite(z) else None))
     return rows
 
 
@@ -190,7 +194,7 @@ def run(p: Problem, rule: Rule, net: MLP, settings: Settings, folder: Path, prog
         "depth": net.depth,
         **asdict(settings),
         "P": p.P,
-        "final": [asdict(row) | {"z": row.z} for row in compare(theory, network)],
+        "final": [asdict(row) for row in compare(theory, network)],
         "lazy_training_loss": float(found["lazy"].loss[-1]) if "lazy" in found else None,
         "test_accuracy": accuracy(theory),
         "seconds": store.seconds,

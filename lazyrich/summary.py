@@ -20,7 +20,7 @@ def row(stem: str, label: str, lazy: Any, theory: Any, network: Any) -> dict:
     return {
         "rule": label,
         "stem": stem,
-        "final": [asdict(entry) | {"z": entry.z} for entry in final],
+        "final": [asdict(entry) for entry in final],
         "lazy_training_loss": float(lazy.loss[-1]),
         "lazy_test_loss": float(lazy.test_loss[-1]),
         "test_accuracy": {"theory": accuracy(theory), "network": accuracy(network), "lazy": accuracy(lazy)},
@@ -32,7 +32,7 @@ def row(stem: str, label: str, lazy: Any, theory: Any, network: Any) -> dict:
 def table(rows: Sequence[Mapping], steps: int, width: int) -> Table:
     """For the terminal, 80 columns: training and test loss with standard errors in brackets, and z-scores."""
     found = Table(
-        title=f"After {steps} steps: 0.067(3) has standard error 0.003; z = (theory - networks)/error",
+        title=f"After {steps} steps: 0.067(3) has standard error 0.003; z: difference in standard deviations",
         title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False, caption_justify="left",
         caption=f"Besides their standard errors, networks of width {width} differ from the limit by O(1/{width}).",
     )  # fmt: skip
@@ -86,7 +86,8 @@ def markdown(
         "",
         "## After training",
         "",
-        "± standard errors over replicas and seeds; z is theory minus networks in units of both errors. "
+        "± standard errors over replicas and seeds; z is theory minus networks in standard deviations, "
+        "given that errors come from so few runs (Welch's t). "
         f"Networks of finite width differ from the limit by O(1/{scale.width}) besides.",
         "",
         "| rule | quantity | theory | networks | z |",

@@ -83,6 +83,11 @@ class Solution:
         """L."""
         return len(self.alignment)
 
+    @property
+    def runs(self) -> float:
+        """How many replicas or networks the standard errors come from, of several widths the fewest; infinity where nothing is sampled."""
+        return float(np.min(self.settings.get("replicas") or self.settings.get("seeds") or np.inf))
+
     def save(self, path: str | PathLike[str]) -> None:
         """Write everything to one npz file, atomically. See `storage.save`."""
         from .storage import save

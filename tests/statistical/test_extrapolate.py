@@ -49,7 +49,7 @@ def test_weights_are_those_of_least_squares():
 def test_narrow_networks_lead_to_infinite_width(ensembles):
     limit = solve_dmft(problem(), GD(), NET, samples=4096, replicas=8)
     found = extrapolate(ensembles, order=2)
-    theory, seeds = record(limit), 600
+    theory, seeds = record(limit), found.runs
     for name in ("f", "loss"):
         mean, se = getattr(found, name), getattr(found, f"{name}_se")
         assert z_scores(theory[name], (mean, se, seeds)).max() < LIMIT
