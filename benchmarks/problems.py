@@ -51,10 +51,11 @@ def data(P: int, D: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return random.normal(size=(P, D)), np.sign(random.normal(size=P))
 
 
-def problem_d() -> Case:
+def problem_d(gamma0: float = 1.0) -> Case:
     """Problem D: deep, smooth, short."""
     net = MLP(depth=3, activation=sp.tanh(sp.Rational(4, 5) * x) / sp.Rational(4, 5))
-    return Case("D", "L=3, tanh(0.8h)/0.8, P=5, T=30, eta=0.1, gamma0=1", Problem(*data(5, 25, 0), 1.0, 0.1, 30), GD(), net)
+    about = f"L=3, tanh(0.8h)/0.8, P=5, T=30, eta=0.1, gamma0={gamma0:g}"
+    return Case("D" if gamma0 == 1 else f"D{gamma0:g}", about, Problem(*data(5, 25, 0), gamma0, 0.1, 30), GD(), net)
 
 
 def problem_w(gamma0: float = 1.0) -> Case:
@@ -78,7 +79,7 @@ def accuracy_problem(rule: str = "GD", activation: str = "tanh") -> Case:
 
 def cases() -> dict[str, Case]:
     """All of them, by name."""
-    found = [problem_d(), *(problem_w(g) for g in (0.1, 1.0, 3.0))]
+    found = [*(problem_d(g) for g in (1.0, 0.1, 0.3)), *(problem_w(g) for g in (0.1, 1.0, 3.0))]
     # Hebb's features grow without bound there with ReLU
     found += [accuracy_problem(rule, activation) for activation in ("tanh", "relu") for rule in RULES if (activation, rule) != ("relu", "Hebb")]
     return {case.name: case for case in found}

@@ -1,15 +1,14 @@
 """Ways to do the same thing, compared at equal S: which has the smaller error, and which the smaller bias.
 
     python benchmarks/variants.py                              problem D, S = 128, 256, 1024, both studies
-    python benchmarks/variants.py --case tanh_GD --samples 256 --seeds 32 --study control
+    python benchmarks/variants.py --case D0.1 --samples 256 --seeds 32 --study control
 
 responses   responses made adjoint at finite S (W and Wᵀ are transposes of each other on what they met), or entering as the theory's averages
             alone (`adjoint=False`); both have the same limit.
-control     exact kernels at t = 0 as control variates: Φ(T) − β (Φ(0) − exact), and f − β (lazy output of the sampled eNTK at t = 0 − that of
-            the exact one). β = 0 is the plain estimate; it pays where the errors at t = 0 and at T go together.
+control     exact kernels at t = 0 and the lazy limit as control variates (`control=`), for what one call returns: the mean of four replicas.
 
-Errors are those of single replicas, root mean square over seeds, against the references of `problems.py`; bias is the error of the mean over
-seeds, beside what chance leaves of it.
+Errors are root mean square over seeds, against the references of `problems.py`; those of responses are of single replicas, and bias is the error
+of the mean over seeds, beside what chance leaves of it.
 """
 
 from __future__ import annotations
@@ -23,15 +22,16 @@ from typing import Any
 import numpy as np
 from problems import Case, cases, digest, kernel_error, reference, relative_error
 
-from numerics import Problem, Solution, solve_dmft, solve_lazy
+from numerics import Solution, solve_dmft
 
-BETAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+# Of one call, where they count together.
+REPLICAS = 4
 
 
-def runs(case: Case, samples: int, seeds: int, **options: Any) -> list[Solution]:
-    """One replica for each seed, in single precision."""
-    options = {"method": "sampling", "dtype": "float32", "two_time": False, **options}
-    solve = lambda seed: solve_dmft(case.problem, case.rule, case.net, samples, 1, seed, **options)
+def runs(case: Case, samples: int, seeds: int, replicas: int = 1, **options: Any) -> list[Solution]:
+    """One solution for each seed."""
+    options = {"method": "sampling", "two_time": False, **options}
+    solve = lambda seed: solve_dmft(case.problem, case.rule, case.net, samples, replicas, seed, **options)
     return [solve(seed) for seed in range(seeds)]
 
 
@@ -40,7 +40,7 @@ def responses(case: Case, samples: int, seeds: int) -> list[dict[str, Any]]:
     frozen, rows = reference(case)[0], []
     for adjoint in (True, False):
         began = time.process_time()
-        found = [digest(sol) for sol in runs(case, samples, seeds, adjoint=adjoint)]
+        found = [digest(sol) for sol in runs(case, samples, seeds, adjoint=adjoint, dtype="float32")]
         used = time.process_time() - began
         mean = {name: np.mean([each[name] for each in found], axis=0) for name in found[0]}
         row: dict[str, Any] = {"study": "responses", "case": case.name, "samples": samples, "seeds": seeds, "adjoint": adjoint}
@@ -52,28 +52,19 @@ def responses(case: Case, samples: int, seeds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def lazy_outputs(p: Problem, K: np.ndarray) -> np.ndarray:
-    """f(t) of gradient descent with a constant kernel."""
-    f, found = np.zeros(p.P), []
-    for _ in range(p.steps):
-        found.append(f)
-        f = f + p.eta / p.P * K @ (p.y - f)
-    return np.array(found)
-
-
 def control(case: Case, samples: int, seeds: int) -> list[dict[str, Any]]:
-    """Errors with control variates, for several β."""
-    p, frozen, lazy = case.problem, reference(case)[0], solve_lazy(case.problem, case.rule, case.net)
-    found = runs(case, samples, seeds)
-    shifts = [lazy_outputs(p, sol.entk[0]) - lazy_outputs(p, lazy.entk[0]) for sol in found]
-    rms = lambda values, name: float(np.sqrt(np.mean([relative_error(value, frozen[name]) ** 2 for value in values])))
-    start = {"study": "control", "case": case.name, "samples": samples, "seeds": seeds}
-    rows = [{**start, "of": "loss", "errors": [rms([p.loss(s.f - b * d) for s, d in zip(found, shifts, strict=True)], "loss") for b in BETAS]}]
-    for name in (each for each in frozen if each.startswith(("Phi", "G"))):
-        kernel = lambda sol, t, name=name: getattr(sol, name[:-1])[int(name[-1])].block(t, t)
-        off = [kernel(sol, 0) - kernel(lazy, 0) for sol in found]
-        errors = [rms([kernel(sol, -1) - b * d for sol, d in zip(found, off, strict=True)], name) for b in BETAS]
-        rows.append({**start, "of": name, "errors": errors})
+    """Errors with and without control variates, and what standard errors say of the loss's."""
+    frozen, rows = reference(case)[0], []
+    rms = lambda values: float(np.sqrt(np.mean(np.square(values))))
+    for chosen in (False, True):
+        runs(case, samples, 1, REPLICAS, control=chosen)  # compile
+        began = time.process_time()
+        found = runs(case, samples, seeds, REPLICAS, control=chosen)
+        row = {"study": "control", "case": case.name, "samples": samples, "seeds": seeds, "control": chosen}
+        row |= {"loss": rms([relative_error(digest(sol)["loss"], frozen["loss"]) for sol in found])}
+        row |= {"kernels": rms([kernel_error(digest(sol), frozen) for sol in found])}
+        row |= {"said": rms([np.linalg.norm(sol.loss_se) / np.linalg.norm(frozen["loss"]) for sol in found])}
+        rows.append({**row, "cpu": (time.process_time() - began) / seeds})
     return rows
 
 
@@ -81,7 +72,8 @@ def show(row: dict[str, Any]) -> str:
     """One line."""
     head = f"  S={row['samples']:<6d} "
     if row["study"] == "control":
-        return head + f"{row['of']:6s} " + "  ".join(f"β={b:g}: {error:.2e}" for b, error in zip(BETAS, row["errors"], strict=True))
+        name = "controlled" if row["control"] else "sampled"
+        return head + f"{name:11s}loss {row['loss']:.2e} (said {row['said']:.2e}), final kernels {row['kernels']:.2e}; cpu {row['cpu']:.3f} s"
     parts = [f"{kind} {row[kind]:.2e}, bias {row[f'bias of {kind}']:.1e} (chance {row[f'chance of {kind}']:.1e})" for kind in ("loss", "kernels")]
     return head + f"{'adjoint' if row['adjoint'] else 'averages':9s}" + "; ".join(parts) + f"; cpu {row['cpu']:.2f} s"
 

@@ -15,8 +15,7 @@ from jaxtyping import Float
 
 from .dynamics import Dynamics
 from .infinite import coordinates, outside
-from .jaxify import jaxify
-from .lazy import at_start
+from .lazy import at_start, layers_module
 from .orthants import BUDGET, even_products, sign_patterns, walsh
 from .problem import Problem
 from .sampling import Innovations
@@ -177,7 +176,7 @@ def _tilted(F: Float[np.ndarray, "k S"], at: Float[np.ndarray, "k"]) -> tuple[fl
 
 def second_moments(p: Problem, rule: Any, net: Any, bound: Dynamics, values: dict[str, float]) -> Float[np.ndarray, "P P"]:
     """⟨f(m_μ) f(m_ν)⟩ by the rule's derived lazy kernel: G^L at t = 0, over σ_w²."""
-    module = jaxify(rule.lazy_kernel(net).layers_source())
+    module = layers_module(rule, net)
     needed = {name: value for name, value in values.items() if name in module.PARAMETERS}
     weight = float(bound.module.scales(**values)[0]) ** 2
     return np.asarray(at_start(jnp.asarray(p.X), needed, module)["G"][-1], float) / weight

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from functools import lru_cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from . import safe
-from .dynamics import dynamics
+from .dynamics import Dynamics, dynamics, hashable
 from .jaxify import jaxify
+from .objective import Objective
 from .order_parameters import AbsentKernel, ConstantKernel, DenseKernel, FactoredKernel, Kernel, Layers, twice
 from .problem import Problem
 from .solution import Solution, assemble, raise_failure, without_error
@@ -62,9 +63,9 @@ def solve_lazy(
     settings = [{**{name: values[name] for name in kernel.parameters if name != STEP}, **now} for now in times]
     K = np.stack([np.asarray(kernel(p.X, **now), dtype=float) for now in settings])
     K_test = None if p.X_test is None else np.stack([np.asarray(kernel(p.X_test, p.X, **now), dtype=float) for now in settings])
-    f, f_test = _train(p, K, K_test)
+    f, f_test = descend(p, _for_outputs(p, K), K_test)
     Delta = np.asarray(p.objective.error(f, p.y)).reshape(p.steps, -1)
-    found = _order_parameters(p, jaxify(lazy.layers_source()), values, times, Delta, feeds_back=any(bound.module.PATH))
+    found = order_parameters(p, rule, net, bound, values, times, Delta)
     layers = lambda name: Layers(found[name], 1)
     entk = np.broadcast_to(_for_outputs(p, K), (p.steps, p.P * p.outputs, p.P * p.outputs))[None]
     assembled = assemble(
@@ -75,17 +76,27 @@ def solve_lazy(
     return raise_failure(solution) if throw else solution
 
 
-def _order_parameters(
-    p: Problem, module: ModuleType, values: dict[str, float], times: list[dict[str, int]], Delta: Float[np.ndarray, "T PC"],
-    feeds_back: bool,
+def order_parameters(
+    p: Problem, rule: Any, net: Any, bound: Dynamics, values: Mapping[str, float], times: list[dict[str, int]], Delta: Float[np.ndarray, "#T PC"]
 ) -> dict[str, list[Kernel]]:
-    """Kernels of the layers 1…L: constant, but where feedback weights learn or g̃ contains the error signal."""
+    """Kernels of the layers 1…L by name: constant, but where feedback weights learn or g̃ contains the error signal.
+
+    Args:
+        p: gives inputs and outputs.
+        rule, net, bound, values: the rule, on the network, and its parameters.
+        times: what else the generated functions depend on, at every time or for all.
+        Delta: error signals at these times.
+    """
+    module = layers_module(rule, net)
     needed = {name: value for name, value in values.items() if name in module.PARAMETERS}
-    found = [jax.tree.map(lambda array: np.asarray(array, dtype=float), at_start(jnp.asarray(p.X), {**needed, **now}, module)) for now in times]
+    names = ("Phi", "G") if bound.gradient else ("Phi", "G", "G_tilde", "H")
+    found = [jax.tree.map(lambda array: np.asarray(array, dtype=float), at_start(jnp.asarray(p.X), {**needed, **now}, module, names)) for now in times]
+    if bound.gradient:
+        found = [{**at, "G_tilde": at["G"], "H": at["G"]} for at in found]
     scaled = module.SCALES_WITH_ERROR
     shaped = lambda name, kernel: kernel if name == "Phi" or (name == "H" and scaled) else _for_outputs(p, kernel)
     layers = {name: [_over_time([shaped(name, at[name][l]) for at in found], p.steps) for l in range(len(found[0][name]))] for name in found[0]}
-    if scaled and feeds_back and p.outputs > 1:  # some terms join outputs, others do not
+    if scaled and any(bound.module.PATH) and p.outputs > 1:  # some terms join outputs, others do not
         layers["H"] = []
     elif scaled:
         layers["H"] = [_with_error(kernel, Delta) for kernel in layers["H"]]
@@ -94,13 +105,25 @@ def _order_parameters(
     return layers
 
 
-@partial(jax.jit, static_argnames="module")
-def at_start(X: Float[Array, "P D"], parameters: dict[str, float], module: ModuleType) -> dict[str, tuple[Float[Array, "P P"], ...]]:
+def layers_module(rule: Any, net: Any) -> ModuleType:
+    """Generated functions for the order parameters of all layers at initialisation."""
+    return jaxify((_layers_source if hashable(rule, net) else _layers_source.__wrapped__)(rule, net))
+
+
+@lru_cache(maxsize=128)
+def _layers_source(rule: Any, net: Any) -> str:
+    return rule.lazy_kernel(net).layers_source()
+
+
+@partial(jax.jit, static_argnames=("module", "names"))
+def at_start(
+    X: Float[Array, "P D"], parameters: dict[str, float], module: ModuleType, names: tuple[str, ...] = ("Phi", "G", "G_tilde", "H")
+) -> dict[str, tuple[Float[Array, "P P"], ...]]:
     """The order parameters of all layers at initialisation, by name."""
     entries, P = safe.gram(X), len(X)
     pairs, single = module.layers_pairs(*entries, **parameters), module.layers_diagonal(entries[0], **parameters)
     square = lambda whole, diagonal: safe.with_diagonal(jnp.broadcast_to(whole, (P, P)), jnp.broadcast_to(diagonal, (P, 1)), False)
-    return jax.tree.map(square, pairs, single)
+    return {name: jax.tree.map(square, pairs[name], single[name]) for name in names}
 
 
 def _over_time(values: list[Float[np.ndarray, "P P"]], steps: int) -> Kernel:
@@ -117,23 +140,35 @@ def _with_error(kernel: Kernel, Delta: Float[np.ndarray, "T PC"]) -> FactoredKer
     return FactoredKernel([root, root], [root, root])
 
 
-def _train(p: Problem, K: np.ndarray, K_test: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Outputs on train and test inputs at all times, from zero; kernels at every step, or one for all."""
-    f = np.zeros((p.steps, *p.y.shape))
-    f_test = None if K_test is None else np.zeros((p.steps, K_test.shape[1], *p.y.shape[1:]))
+def descend(
+    p: Problem, K: Float[np.ndarray, "#T PC PC"], K_test: Float[np.ndarray, "#T K P"] | None
+) -> tuple[Float[np.ndarray, "T P *C"], Float[np.ndarray, "T K *C"] | None]:
+    """Outputs on train and test inputs at all times, from zero, with kernels at every step, or one for all.
+
+    Args:
+        p: the problem; weight decay is not taken into account.
+        K: eNTK; an index for example and output.
+        K_test: kernels of test inputs with training inputs, the same for all outputs.
+    """
     shares = np.ones((1, p.P)) if p.shares is None else p.shares
-    velocity = np.zeros(p.y.shape)
-    test_velocity = np.zeros((0 if f_test is None else f_test.shape[1], *p.y.shape[1:]))
-    for t in range(p.steps - 1):
-        share = shares[t % len(shares)].reshape(-1, *(1,) * (p.y.ndim - 1))
-        driven = p.eta / p.P * share * np.asarray(p.objective.error(f[t], p.y))
-        now = min(t, len(K) - 1)
-        velocity = p.momentum * velocity + K[now] @ driven
-        f[t + 1] = f[t] + velocity
-        if f_test is not None and K_test is not None:
-            test_velocity = p.momentum * test_velocity + K_test[now] @ driven
-            f_test[t + 1] = f_test[t] + test_velocity
-    return f, f_test
+    tests = np.zeros((1, 0, p.P)) if K_test is None else K_test
+    f, f_test = _descended(K, tests, p.y, shares, p.eta / p.P, p.momentum, p.objective, p.steps)
+    return np.asarray(f, float), None if K_test is None else np.asarray(f_test, float)
+
+
+@partial(jax.jit, static_argnames=("objective", "steps"))
+def _descended(K, K_test, y, shares, rate, momentum, objective: Objective, steps: int) -> tuple[Array, Array]:
+    def step(carry, t):
+        (f, f_test), velocities = carry
+        share = shares[t % len(shares)].reshape(-1, *(1,) * (y.ndim - 1))
+        driven = rate * share * objective.error(f, y)
+        now = lambda kernels: kernels[jnp.minimum(t, len(kernels) - 1)]
+        pushes = (now(K) @ driven.reshape(-1)).reshape(f.shape), now(K_test) @ driven
+        velocities = tuple(momentum * velocity + push for velocity, push in zip(velocities, pushes, strict=True))
+        return ((f + velocities[0], f_test + velocities[1]), velocities), (f, f_test)
+
+    rest = jnp.zeros(y.shape, K.dtype), jnp.zeros((K_test.shape[1], *y.shape[1:]), K.dtype)
+    return jax.lax.scan(step, (rest, rest), jnp.arange(steps))[1]
 
 
 def _for_outputs(p: Problem, kernel: Float[np.ndarray, "*batch P P"]) -> Float[np.ndarray, "*batch PC PC"]:

@@ -62,18 +62,19 @@ class FactoredKernel:
         """Its standard error."""
         return mean_and_error(self.block_replicas(t, s))[1]
 
-    def _dense_replicas(self) -> Float[np.ndarray, "R T P T P"]:
+    def dense_replicas(self) -> Float[np.ndarray, "R T P T P"]:
+        """All blocks of every replica."""
         T, P, _, _ = self.shape
         flat = [a.reshape(T * P, -1) @ b.reshape(T * P, -1).T for a, b in zip(self.left, self.right, strict=True)]
         return np.stack(flat).reshape(-1, T, P, T, P)
 
     def dense(self) -> Float[np.ndarray, "T P T P"]:
         """All blocks. Memory (T P)² for each replica."""
-        return mean_and_error(self._dense_replicas())[0]
+        return mean_and_error(self.dense_replicas())[0]
 
     def dense_se(self) -> Float[np.ndarray, "T P T P"]:
         """Standard errors of all blocks."""
-        return mean_and_error(self._dense_replicas())[1]
+        return mean_and_error(self.dense_replicas())[1]
 
     def equal_time_replicas(self) -> Float[np.ndarray, "R T P P"]:
         """K(t, t) of every replica."""
@@ -82,6 +83,11 @@ class FactoredKernel:
     def equal_time(self) -> Float[np.ndarray, "T P P"]:
         """K(t, t)."""
         return self.equal_time_replicas().mean(axis=0)
+
+    def plus(self, other: FactoredKernel) -> FactoredKernel:
+        """The sum of two."""
+        join = lambda one, two: [np.concatenate(pair, axis=2) for pair in zip(one, two, strict=True)]
+        return FactoredKernel(join(self.left, other.left), join(self.right, other.right))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """For saving."""
@@ -188,6 +194,7 @@ class FieldKernel:
     Args:
         left, right: for each replica fields at all times.
         diagonal: K(t, t) of every replica.
+        correction: what is added to the averages; the diagonal contains it.
 
     Shapes:
         Fields (T, P, S), diagonal (R, T, P, P).
@@ -196,6 +203,7 @@ class FieldKernel:
     left: Sequence[Float[np.ndarray, "T P S"]]
     right: Sequence[Float[np.ndarray, "T P S"]]
     diagonal: Float[np.ndarray, "R T P P"]
+    correction: FactoredKernel | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -208,7 +216,8 @@ class FieldKernel:
         t, s = _time(t, self.shape[0]), _time(s, self.shape[0])
         if t == s:
             return self.diagonal[:, t]
-        return np.stack([_averages(a[t], b[s]) for a, b in zip(self.left, self.right, strict=True)])
+        found = np.stack([_averages(a[t], b[s]) for a, b in zip(self.left, self.right, strict=True)])
+        return found if self.correction is None else found + self.correction.block_replicas(t, s)
 
     def block(self, t: int, s: int) -> Float[np.ndarray, "P P"]:
         """K(t, s), rows at time t, columns at time s."""
@@ -223,7 +232,8 @@ class FieldKernel:
         """All blocks. Memory (T P)² for each replica while they are averaged."""
         T, P, _, _ = self.shape
         flat = [_averages(a.reshape(T * P, -1), b.reshape(T * P, -1)) for a, b in zip(self.left, self.right, strict=True)]
-        return DenseKernel(self.diagonal, *mean_and_error(np.stack(flat).reshape(-1, T, P, T, P)))
+        found = np.stack(flat).reshape(-1, T, P, T, P)
+        return DenseKernel(self.diagonal, *mean_and_error(found if self.correction is None else found + self.correction.dense_replicas()))
 
     def dense(self) -> Float[np.ndarray, "T P T P"]:
         """All blocks."""

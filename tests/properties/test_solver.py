@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import jax
@@ -65,10 +66,22 @@ def test_features_that_hardly_move_are_followed():
     p = problem(gamma0=1e-4)
     lazy = solve_lazy(p, GD(), NET).f
     error = lambda sol: np.max(np.abs(sol.f - lazy))
-    usual = solve(p, GD(), samples=1024, replicas=4)
+    options = {"samples": 1024, "replicas": 4, "control": False}
+    usual = solve(p, GD(), **options)
     # finite S: a few standard errors, and a bias of a percent
     assert error(usual) < 5 * np.max(usual.f_se) + 0.01
-    assert error(solve(p, GD(), samples=1024, replicas=4, rank_tol=1e-7)) > 0.1
+    assert error(solve(p, GD(), **options, rank_tol=1e-7)) > 0.1
+    # chance has no part in it with the lazy limit as control variate
+    assert error(solve(p, GD(), **{**options, "control": None})) < 0.2 * error(usual)
+
+
+def test_single_precision_says_when_it_cannot_follow():
+    with pytest.warns(UserWarning, match=r"gamma0=0.1 in float32: .* give dtype='float64'"):
+        solve(problem(2, gamma0=0.1), samples=32, dtype="float32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        solve(problem(2, gamma0=0.4), samples=32, dtype="float32")
+        solve(problem(2, gamma0=0.1), samples=32, dtype="float32", rank_tol=1e-5)
 
 
 def test_small_gamma0_is_not_left_to_single_precision(monkeypatch):
