@@ -36,7 +36,11 @@ METHODS = ("auto", "exact", "conditional", "sampling")
 EXACT_LIMIT = 1000
 # γ0 below which features move too little for the tolerance that single precision allows.
 SMALL_GAMMA0 = 0.3
-# How far the tolerance of bases may stay above the wanted one: at γ0 = 0.3 in single precision, 7 times, the loss of problem D is off by 0.05 %.
+# Relative energies of residuals, in units of round-off, below which they are noise.
+ROUND_OFF = 2
+# Samples from which on the tolerance of single precision falls with their errors.
+SINGLE_SAMPLES = 4096
+# How far the tolerance of bases may stay above the wanted one.
 SHORTFALL = 10
 # With a sample of gates come coefficients in place of values, which cost about as many times more.
 GATES_SHARE = 16
@@ -92,8 +96,9 @@ def solve_dmft(
         tol: wanted standard error of the loss, relative to the loss at t = 0, at all times: the number of samples is doubled until it
             is met. `stats["status"]` tells whether it was.
         max_samples: no more samples than these.
-        rank_tol: energy of a new direction, relative to the field's, below which it is not followed. Default 1e-7 (float32: 1e-5; exact 1e-14;
-            conditional 1e-6) times min(1, γ0²), but not below what rounding leaves: float32 loses features that move little.
+        rank_tol: energy of a new direction, relative to the field's, below which it is not followed. Default 1e-7 (float32: 1e-5, beyond 4096
+            samples 0.04/S; exact 1e-14; conditional 1e-6) times min(1, γ0²), but not below what rounding leaves: float32 loses features
+            that move little.
         two_time: False drops the kernels of φ(h^L) and g¹ between different times. They are the only ones that cost anything: fields
             at all times (4 R S T P bytes each, up to 1 GiB in all and T P ≤ 1024), beyond that a basis each (8 S r bytes).
         kernels_at: times at which these two are averaged, such as (0, -1), and none between different times. At all others they are NaN,
@@ -161,24 +166,23 @@ def solve_dmft(
         plain = checkpoint is None and devices is None and kind == jnp.dtype("float64") and jax.device_count() == 1
         if plain and given.weights_can_be_found(samples // GATES_SHARE):
             return given.drawn(replace(innovations, samples=samples // GATES_SHARE), replicas, tol, max_samples // GATES_SHARE)
-    usual, floor = 1e-7 if kind == jnp.dtype("float64") else 1e-5, 50 * float(jnp.finfo(kind).eps)
-    tolerance = rank_tolerance(rank_tol, usual, floor, p.gamma0, str(kind))
+    tolerance = lambda S: rank_tolerance(rank_tol, *usual_tolerance(kind, S), p.gamma0, str(kind))
     applies = not times and not p.weight_decay and p.outputs == 1 and p.steps * p.P <= EXACT_LIMIT
     if method == "exact" or (method == "auto" and applies and _closes_on_covariances(rule, net, bound)):
         return _exact(p, rule, net, bound, parameters, responses, throw)
     settings = {
         "method": "sampling", "samples": samples, "replicas": replicas, "seed": seed, "sampling": sampling, "tol": tol,
-        "rank_tol": tolerance, "dtype": str(kind), "responses": responses, "adjoint": adjoint,
+        "rank_tol": tolerance(samples), "dtype": str(kind), "responses": responses, "adjoint": adjoint,
         **({"snapshots": list(times)} if times else {}),
         **({} if averaged is None else {"kernels_at": list(averaged)}),
     }  # fmt: skip
     layout = Layout.of(p, bound, responses, adjoint)
-    plan = Plan(p, bound, values, layout, kind, tolerance, "equal times", capacity, chunk, devices, times, averaged)
+    plan = Plan(p, bound, values, layout, kind, tolerance(samples), "equal times", capacity, chunk, devices, times, averaged)
     Placement.of(devices, samples)  # refuses what does not fit before anything is computed
     decisive = {**settings, "two_time": two_time, "max_samples": max_samples, "capacity": capacity}
     keeper = open_checkpoint(checkpoint, every, p, bound, values, decisive)
     lazy = lazy_limit(control, p, rule, net, bound, values, replicas, averaged)
-    return _sample(plan, innovations, {**settings, "control": lazy is not None}, two_time, max_samples, throw, progress, keeper, lazy)
+    return _sample(plan, innovations, {**settings, "control": lazy is not None}, two_time, max_samples, throw, progress, keeper, tolerance, lazy)
 
 
 def x64_enabled() -> bool:
@@ -204,6 +208,15 @@ def real_type(dtype: Any) -> jnp.dtype:
     if kind == jnp.dtype("float64") and not x64_enabled():
         raise ValueError("dtype='float64' needs JAX's x64 mode, which is off: unset JAX_ENABLE_X64 or set it to 1")
     return kind
+
+
+def usual_tolerance(kind: jnp.dtype, samples: int) -> tuple[float, float]:
+    """The default tolerance at γ0 = 1, and the lowest that makes sense.
+
+    In single precision directions cost time and round-off: we follow those whose loss would be seen among the errors of S samples.
+    """
+    usual = 1e-7 if kind == jnp.dtype("float64") else 1e-5 * min(1.0, SINGLE_SAMPLES / samples)
+    return usual, ROUND_OFF * float(jnp.finfo(kind).eps)
 
 
 def rank_tolerance(rank_tol: float | None, usual: float, floor: float, gamma0: float, precision: str) -> float:
@@ -272,18 +285,18 @@ def _exact(p: Problem, rule: Any, net: Any, bound: Dynamics, parameters, respons
 
 def _sample(
     plan: Plan, innovations: Innovations, settings, two_time: bool, max_samples: int, throw: bool, progress: bool, keeper: Keeper,
-    lazy: Lazy | None,
+    tolerance: Callable[[int], float], lazy: Lazy | None,
 ) -> Solution:  # fmt: skip
     """Replicas at one number of samples; with `tol` at more and more of them."""
     replicas = settings["replicas"]
 
     def solve(innovations: Innovations, reached: str) -> Solution:
         S = innovations.samples
-        sized = _with_record(plan, S * replicas, two_time)
+        sized = replace(_with_record(plan, S * replicas, two_time), rank_tol=tolerance(S))
         seconds = Seconds()
         with Progress(progress, f"{plan.rule.name}, S = {S}{reached}", replicas * plan.problem.steps) as bar:
             runs = [run(sized, replace(innovations, replica=replica), bar, seconds, keeper) for replica in range(replicas)]
-        return solution_of(plan.problem, plan.rule, plan.values, runs, {**settings, "samples": S}, throw, seconds.parts, lazy)
+        return solution_of(plan.problem, plan.rule, plan.values, runs, {**settings, "samples": S, "rank_tol": sized.rank_tol}, throw, seconds.parts, lazy)
 
     return refined(solve, innovations, settings["tol"], max_samples)
 
