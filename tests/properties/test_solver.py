@@ -56,7 +56,8 @@ def test_result_does_not_depend_on_chunks(solution):
 
 def test_result_does_not_depend_on_capacity(solution):
     # other shapes, other order of summation: round-off
-    small = solve(capacity=7)
+    small = solve(capacity=15)
+    assert small.stats["capacity"] > 15
     np.testing.assert_allclose(small.f, solution.f, atol=1e-10)
     np.testing.assert_allclose(small.Phi[2].dense(), solution.Phi[2].dense(), atol=1e-8)
 
@@ -175,7 +176,7 @@ def test_small_gamma_meets_the_lazy_solution_quadratically():
 take = jax.jit(Basis.extend)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 2**31), st.floats(1e-10, 1e-2))
 def test_bases_are_orthonormal_and_reproduce_what_they_took_in(seed, tol):
     random, count = np.random.default_rng(seed), 3

@@ -10,6 +10,7 @@ from compare import LIMIT, record, z_scores
 from derive import FA, GD, MLP, Delta, Feedback, Hebb, Rule, dphi, h, weight_mirror, z
 from numerics import Problem, Solution, load_checkpoint, solve_dmft, solve_lazy, sweep
 from numerics import control as module
+from numerics.dynamics import dynamics
 
 NET = MLP(depth=2, activation="erf")
 MODULATED = Rule("modulated", z * dphi(h) * (1 + Delta**2), Feedback(initial=1))
@@ -110,11 +111,15 @@ def test_kernels_at_chosen_times_and_other_records(better):
 
 
 def test_who_decides():
+    def used(p: Problem, rule=None, control=None, replicas=3, times=None) -> bool:
+        chosen = rule or GD()
+        return module.lazy_limit(control, p, chosen, NET, *dynamics(chosen, NET, None), replicas, times) is not None
+
     p = problem()
-    assert not solve(problem(1.0)).settings["control"] and solve(problem(1.0), control=True).settings["control"]
-    assert not solve(p, replicas=2).settings["control"] and not solve(p, kernels_at=(-1,)).settings["control"]
-    assert not solve(problem(weight_decay=0.1)).settings["control"] and not solve(p, weight_mirror(0.5, 0.05)).settings["control"]
-    assert not solve(p, MODULATED).settings["control"]
+    assert used(p) and used(p, times=(0, 11)) and used(problem(1.0), control=True)
+    assert not used(problem(1.0)) and not used(p, control=False)
+    assert not used(p, replicas=2) and not used(p, times=(11,)) and not used(problem(weight_decay=0.1))
+    assert not used(p, weight_mirror(0.5, 0.05)) and not used(p, MODULATED)
 
 
 @pytest.mark.parametrize(
