@@ -32,7 +32,7 @@ def row(stem: str, label: str, lazy: Any, theory: Any, network: Any) -> dict:
 def table(rows: Sequence[Mapping], steps: int, width: int) -> Table:
     """For the terminal, 80 columns: training and test loss with standard errors in brackets, and z-scores."""
     found = Table(
-        title=f"After {steps} steps: 0.067(3) has standard error 0.003; z: difference in standard deviations",
+        title=f"After {steps} steps: 0.067(3) means 0.067 ± 0.003; z in standard deviations",
         title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False, caption_justify="left",
         caption=f"Besides their standard errors, networks of width {width} differ from the limit by O(1/{width}).",
     )  # fmt: skip
