@@ -98,7 +98,11 @@ def controlled(
         kernels: Phi, G, G_tilde and H of layers 1…L.
         lazy: the lazy limit.
     """
-    starts = {name: [DenseKernel(kernel.equal_time_replicas()[:, :1]) for kernel in layers] for name, layers in kernels.items()}
+    starts: dict[str, list[Kernel]] = {name: [DenseKernel(kernel.equal_time_replicas()[:, :1]) for kernel in layers] for name, layers in kernels.items()}
+    # where W carries nothing back, samples of W and Wᵀ are not adjoint, and ⟨g g̃⟩ has errors that outputs do not share
+    carries = [bool(bound.feeds_back(k, shrinks=False)) for k in range(1, bound.depth)]
+    pairs = enumerate(zip(starts["G_tilde"], lazy.kernels["G_tilde"], strict=True))
+    starts["G_tilde"] = [sampled if all(carries[l:]) else exact for l, (sampled, exact) in pairs]
     error = np.stack([descend(p, K[None], None)[0] for K in _entk(p, bound, values, starts)]) - lazy.f
     corrected = lambda name, layers: Layers([_corrected(*pair) for pair in zip(layers, lazy.kernels[name], strict=True)], layers.first)
     return _less(f, np.where(np.isfinite(error), error, 0.0)), {name: corrected(name, layers) for name, layers in kernels.items()}
