@@ -60,11 +60,13 @@ def control(case: Case, samples: int, seeds: int) -> list[dict[str, Any]]:
         runs(case, samples, 1, REPLICAS, control=chosen)  # compile
         began = time.process_time()
         found = runs(case, samples, seeds, REPLICAS, control=chosen)
+        used = time.process_time() - began
+        digests = [digest(sol) for sol in found]
         row = {"study": "control", "case": case.name, "samples": samples, "seeds": seeds, "control": chosen}
-        row |= {"loss": rms([relative_error(digest(sol)["loss"], frozen["loss"]) for sol in found])}
-        row |= {"kernels": rms([kernel_error(digest(sol), frozen) for sol in found])}
+        row |= {"loss": rms([relative_error(each["loss"], frozen["loss"]) for each in digests])}
+        row |= {"kernels": rms([kernel_error(each, frozen) for each in digests])}
         row |= {"said": rms([np.linalg.norm(sol.loss_se) / np.linalg.norm(frozen["loss"]) for sol in found])}
-        rows.append({**row, "cpu": (time.process_time() - began) / seeds})
+        rows.append({**row, "cpu": used / seeds})
     return rows
 
 

@@ -21,14 +21,14 @@ from jaxtyping import Float
 
 from .dynamics import Dynamics
 from .lazy import descend, layers_module, order_parameters
-from .order_parameters import AbsentKernel, ConstantKernel, DenseKernel, FactoredKernel, FieldKernel, Kernel, Layers
+from .order_parameters import AbsentKernel, DenseKernel, FactoredKernel, FieldKernel, Kernel, Layers
 from .problem import Problem
-from .solution import entk_of
+from .solution import entk_of, with_inputs, with_readout
 
 # Replicas without which coefficients cannot be found.
 REPLICAS = 3
 # γ0 up to which it is done without being asked for: there errors of the loss become two to seven times smaller.
-SMALL_GAMMA0 = 0.5
+NEARLY_LAZY = 0.5
 # Examples up to which nested integrals, 150,000 evaluations a pair, are made without being asked for.
 NESTED = 32
 # A coefficient beyond is chance: it is 1 where the error stays, 0 where it is forgotten.
@@ -56,22 +56,23 @@ def lazy_limit(
     Raises:
         ValueError: it was asked for and cannot be, or there is no lazy kernel.
     """
-    if control is False or (control is None and p.gamma0 > SMALL_GAMMA0):
+    if control is False or (control is None and p.gamma0 > NEARLY_LAZY):
         return None
     if reason := _obstacle(p, bound, replicas, times):
         if control:
             raise ValueError(f"control=True: {reason}; leave control out")
         return None
-    start = np.asarray(p.objective.error(np.zeros_like(p.y), p.y)).reshape(1, -1)
     try:
-        if control is None and p.P > NESTED and "nested" in layers_module(rule, net).METHOD:
-            return None
-        kernels = order_parameters(p, rule, net, bound, values, [{}], start)
+        module = layers_module(rule, net)
     except ValueError:
         # rules whose eNTK contains the error signal have no lazy kernel to derive
         if control:
             raise
         return None
+    if control is None and p.P > NESTED and "nested" in module.METHOD:
+        return None
+    start = np.asarray(p.objective.error(np.zeros_like(p.y), p.y)).reshape(1, -1)
+    kernels = order_parameters(p, module, bound, values, [{}], start)
     return Lazy(descend(p, _entk(p, bound, values, kernels), None)[0], kernels)
 
 
@@ -98,7 +99,9 @@ def controlled(
         kernels: Phi, G, G_tilde and H of layers 1…L.
         lazy: the lazy limit.
     """
-    starts: dict[str, list[Kernel]] = {name: [DenseKernel(kernel.equal_time_replicas()[:, :1]) for kernel in layers] for name, layers in kernels.items()}
+    starts: dict[str, list[Kernel]] = {
+        name: [DenseKernel(kernel.equal_time_replicas()[:, :1]) for kernel in kernels[name]] for name in ("Phi", "G_tilde")
+    }
     # where W carries nothing back, samples of W and Wᵀ are not adjoint, and ⟨g g̃⟩ has errors that outputs do not share
     carries = [bool(bound.feeds_back(k, shrinks=False)) for k in range(1, bound.depth)]
     pairs = enumerate(zip(starts["G_tilde"], lazy.kernels["G_tilde"], strict=True))
@@ -110,9 +113,7 @@ def controlled(
 
 def _entk(p: Problem, bound: Dynamics, values: Mapping[str, float], kernels: Mapping[str, Sequence[Kernel]]) -> Float[np.ndarray, "R PC PC"]:
     """The eNTK at t = 0 from kernels of layers 1…L."""
-    own = ConstantKernel(np.kron(np.ones((p.P, p.P)), np.eye(p.outputs)), 1)
-    Phi, G_tilde = Layers([ConstantKernel(p.Kx, 1), *kernels["Phi"]], 0), Layers([*kernels["G_tilde"], own], 1)
-    return entk_of(Phi, G_tilde, *map(float, bound.module.scales(**values)))[:, 0]
+    return entk_of(with_inputs(p, kernels["Phi"]), with_readout(p, kernels["G_tilde"]), *map(float, bound.module.scales(**values)))[:, 0]
 
 
 def _less(x: Float[np.ndarray, "R T *shape"], error: Float[np.ndarray, "R T *shape"]) -> Float[np.ndarray, "R T *shape"]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from os import PathLike
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy as np
 from .causal import Plan, Seconds, run
 from .checkpoint import Keeper, open_checkpoint
 from .control import Lazy, controlled, lazy_limit
-from .dynamics import Dynamics, dynamics, hashable, refuse_outputs
+from .dynamics import Dynamics, dynamics, kept, refuse_outputs
 from .errors import positive_integer
 from .infinite import Layout
 from .linear import solve_linear
@@ -115,7 +114,7 @@ def solve_dmft(
             the limit is the same, the bias at finite S is not (docs/scale.md).
         control: whether kernels at t = 0 are the exact ones, and their sampling errors control variates for outputs, losses and kernels at
             all times (test outputs and snapshots stay as sampled). That needs three replicas and a lazy limit, whose kernel is derived and
-            compiled; it makes errors of the loss 2 to 7 times smaller at γ0 = 0.1, a tenth at γ0 = 1. None does it for γ0 ≤ 0.5, where it
+            compiled; it makes errors of the loss 2 to 7 times smaller at γ0 = 0.1, and hardly smaller for γ0 ≥ 1. None does it for γ0 ≤ 0.5, where it
             can be done. The exact and conditional methods leave nothing of the lazy limit to chance anyway.
         throw: raise when the solution is not finite.
         progress: show a bar.
@@ -220,28 +219,35 @@ def usual_tolerance(kind: jnp.dtype, samples: int) -> tuple[float, float]:
 
 
 def rank_tolerance(rank_tol: float | None, usual: float, floor: float, gamma0: float, precision: str) -> float:
-    """The tolerance asked for, or the usual one. Features move by γ0, and outputs are that movement over γ0: energies count by γ0².
+    """The tolerance asked for, or the usual one.
 
     Raises:
         ValueError: a tolerance that cannot be kept.
-
-    Warns:
-        UserWarning: movement that counts is below what the precision can follow.
     """
     if rank_tol is None:
-        wanted = usual * min(1.0, gamma0**2)
-        if floor > SHORTFALL * wanted:
-            double = "dtype='float64', " if precision == "float32" else ""
-            warnings.warn(
-                f"gamma0={gamma0:g} in {precision}: features move so little that directions with {wanted:.0e} of their energy count, and those "
-                f"below {floor:.0e} cannot be followed, an error of outputs that standard errors do not contain; give "
-                f"{double}a larger gamma0, or solve_lazy",
-                stacklevel=3,
-            )
-        return max(wanted, floor)
+        return max(_at_movement(usual, gamma0), floor)
     if not floor <= rank_tol < 1:
         raise ValueError(f"rank_tol={rank_tol!r} cannot be a relative energy in {precision}: give {floor:.0e} <= rank_tol < 1")
     return float(rank_tol)
+
+
+def _at_movement(usual: float, gamma0: float) -> float:
+    """Features move by γ0, and outputs are that movement over γ0: energies count by γ0²."""
+    return usual * min(1.0, gamma0**2)
+
+
+def _tell_what_is_missed(plan: Plan, samples: int, stacklevel: int) -> None:
+    """Warn where movement that counts is below what the precision can follow."""
+    usual, floor = usual_tolerance(plan.kind, samples)
+    wanted = _at_movement(usual, plan.problem.gamma0)
+    if plan.rank_tol > floor or floor <= SHORTFALL * wanted:
+        return
+    double = "dtype='float64', " if plan.kind == jnp.dtype("float32") else ""
+    warnings.warn(
+        f"gamma0={plan.problem.gamma0:g} in {plan.kind}: features move so little that directions with {wanted:.0e} of their energy count, and those "
+        f"below {floor:.0e} cannot be followed, an error of outputs that standard errors do not contain; give {double}a larger gamma0, or solve_lazy",
+        stacklevel=stacklevel + 1,
+    )
 
 
 def _wanted_error(tol: float | None, replicas: int) -> float | None:
@@ -259,10 +265,10 @@ def _wanted_error(tol: float | None, replicas: int) -> float | None:
 
 def _closes_on_covariances(rule: Any, net: Any, bound: Dynamics) -> bool:
     """Whether `solve_linear` solves this: what it would refuse, and feedback weights that learn, which it does not know."""
-    return not (bound.evolves or bound.gated) and (_linear if hashable(rule, net) else _linear.__wrapped__)(rule, net)
+    return not (bound.evolves or bound.gated) and _linear(rule, net)
 
 
-@lru_cache(maxsize=128)
+@kept
 def _linear(rule: Any, net: Any) -> bool:
     try:
         rule.dmft_equations(net).linear()
@@ -293,6 +299,7 @@ def _sample(
     def solve(innovations: Innovations, reached: str) -> Solution:
         S = innovations.samples
         sized = replace(_with_record(plan, S * replicas, two_time), rank_tol=tolerance(S))
+        _tell_what_is_missed(sized, S, stacklevel=5)  # whoever called solve_dmft
         seconds = Seconds()
         with Progress(progress, f"{plan.rule.name}, S = {S}{reached}", replicas * plan.problem.steps) as bar:
             runs = [run(sized, replace(innovations, replica=replica), bar, seconds, keeper) for replica in range(replicas)]

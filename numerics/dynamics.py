@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from .jaxify import jaxify
 
+T = TypeVar("T")
 COEFFICIENTS = ("transported", "initial", "independent", "direct")
 
 
@@ -117,7 +118,7 @@ def dynamics(rule: Any, net: Any, parameters: Mapping[str, float] | None = None)
     Raises:
         ValueError: a parameter of rule or network has no value, a value is no number, or a name is unknown.
     """
-    source = _source(rule, net) if hashable(rule, net) else rule.bind(net).source()
+    source = _source(rule, net)
     module = jaxify(source)
     values = settle(module.NAME, module.PARAMETERS, parameters)
     return Dynamics(module, source, float(module.scales(**values)[1]) != 0.0), values
@@ -161,11 +162,12 @@ def settle(owner: str, names: tuple[str, ...], parameters: Mapping[str, float] |
     return values
 
 
-def hashable(*objects: Any) -> bool:
-    """Whether what was found for them can be kept."""
-    return all(isinstance(each, Hashable) for each in objects)
+def kept(find: Callable[[Any, Any], T]) -> Callable[[Any, Any], T]:
+    """A function of a rule and a network that keeps what it found, where these can be told apart by a hash."""
+    known = lru_cache(maxsize=128)(find)
+    return wraps(find)(lambda rule, net: (known if isinstance(rule, Hashable) and isinstance(net, Hashable) else find)(rule, net))
 
 
-@lru_cache(maxsize=128)
+@kept
 def _source(rule: Any, net: Any) -> str:
     return rule.bind(net).source()

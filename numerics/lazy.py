@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from . import safe
-from .dynamics import Dynamics, dynamics, hashable
+from .dynamics import Dynamics, dynamics, kept
 from .jaxify import jaxify
 from .objective import Objective
 from .order_parameters import AbsentKernel, ConstantKernel, DenseKernel, FactoredKernel, Kernel, Layers, twice
@@ -65,7 +65,7 @@ def solve_lazy(
     K_test = None if p.X_test is None else np.stack([np.asarray(kernel(p.X_test, p.X, **now), dtype=float) for now in settings])
     f, f_test = descend(p, _for_outputs(p, K), K_test)
     Delta = np.asarray(p.objective.error(f, p.y)).reshape(p.steps, -1)
-    found = order_parameters(p, rule, net, bound, values, times, Delta)
+    found = order_parameters(p, layers_module(rule, net), bound, values, times, Delta)
     layers = lambda name: Layers(found[name], 1)
     entk = np.broadcast_to(_for_outputs(p, K), (p.steps, p.P * p.outputs, p.P * p.outputs))[None]
     assembled = assemble(
@@ -77,17 +77,17 @@ def solve_lazy(
 
 
 def order_parameters(
-    p: Problem, rule: Any, net: Any, bound: Dynamics, values: Mapping[str, float], times: list[dict[str, int]], Delta: Float[np.ndarray, "#T PC"]
+    p: Problem, module: ModuleType, bound: Dynamics, values: Mapping[str, float], times: list[dict[str, int]], Delta: Float[np.ndarray, "#T PC"]
 ) -> dict[str, list[Kernel]]:
     """Kernels of the layers 1…L by name: constant, but where feedback weights learn or g̃ contains the error signal.
 
     Args:
         p: gives inputs and outputs.
-        rule, net, bound, values: the rule, on the network, and its parameters.
+        module: the generated functions, `layers_module`.
+        bound, values: the rule on the network, and its parameters.
         times: what else the generated functions depend on, at every time or for all.
         Delta: error signals at these times.
     """
-    module = layers_module(rule, net)
     needed = {name: value for name, value in values.items() if name in module.PARAMETERS}
     names = ("Phi", "G") if bound.gradient else ("Phi", "G", "G_tilde", "H")
     found = [jax.tree.map(lambda array: np.asarray(array, dtype=float), at_start(jnp.asarray(p.X), {**needed, **now}, module, names)) for now in times]
@@ -107,10 +107,10 @@ def order_parameters(
 
 def layers_module(rule: Any, net: Any) -> ModuleType:
     """Generated functions for the order parameters of all layers at initialisation."""
-    return jaxify((_layers_source if hashable(rule, net) else _layers_source.__wrapped__)(rule, net))
+    return jaxify(_layers_source(rule, net))
 
 
-@lru_cache(maxsize=128)
+@kept
 def _layers_source(rule: Any, net: Any) -> str:
     return rule.lazy_kernel(net).layers_source()
 

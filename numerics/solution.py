@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any
@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from .dynamics import Dynamics
 from .errors import SolveFailed
-from .order_parameters import ConstantKernel, Layers, mean_and_error
+from .order_parameters import ConstantKernel, Kernel, Layers, mean_and_error
 from .problem import Problem
 from .snapshots import Snapshot
 
@@ -147,9 +147,8 @@ def assemble(
     Raises:
         SolveFailed: a number is not finite.
     """
-    one = ConstantKernel(np.kron(np.ones((p.P, p.P)), np.eye(p.outputs)), p.steps)  # an output's own readout only
-    Phi = Layers([ConstantKernel(p.Kx, p.steps), *Phi], 0)
-    G, G_tilde, H = (Layers([*kernels, one], 1) for kernels in (G, G_tilde, H))
+    Phi = with_inputs(p, Phi)
+    G, G_tilde, H = (with_readout(p, kernels) for kernels in (G, G_tilde, H))
     with np.errstate(all="ignore"):
         K = entk_of(Phi, G_tilde, *map(float, rule.module.scales(**values))) if entk is None else entk
         tests: tuple[Any, Any] = (None, None) if f_test is None else mean_and_error(f_test)
@@ -169,6 +168,16 @@ def assemble(
         parameters=dict(values), settings=settings, stats=stats, status=_status(p, f),
     )  # fmt: skip
     return raise_failure(solution) if throw else solution
+
+
+def with_inputs(p: Problem, Phi: Iterable[Kernel]) -> Layers:
+    """Φ⁰…Φ^L from those of the hidden layers."""
+    return Layers([ConstantKernel(p.Kx, p.steps), *Phi], 0)
+
+
+def with_readout(p: Problem, gradients: Iterable[Kernel]) -> Layers:
+    """G¹…G^{L+1} from those of the hidden layers; an output has a readout of its own."""
+    return Layers([*gradients, ConstantKernel(np.kron(np.ones((p.P, p.P)), np.eye(p.outputs)), p.steps)], 1)
 
 
 def without_error(solution: Solution) -> Solution:

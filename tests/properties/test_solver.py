@@ -77,8 +77,9 @@ def test_features_that_hardly_move_are_followed():
 
 
 def test_single_precision_says_when_it_cannot_follow():
-    with pytest.warns(UserWarning, match=r"gamma0=0.01 in float32: .* give dtype='float64'"):
-        solve(problem(2, gamma0=0.01), samples=32, dtype="float32")
+    with pytest.warns(UserWarning, match=r"gamma0=0.01 in float32: .* give dtype='float64'") as said:
+        solve_dmft(problem(2, gamma0=0.01), FA(0.5), NET, 32, 2, dtype="float32")
+    assert len(said) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         solve(problem(2, gamma0=0.1), samples=32, dtype="float32")
@@ -176,7 +177,7 @@ def test_small_gamma_meets_the_lazy_solution_quadratically():
 take = jax.jit(Basis.extend)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**31), st.floats(1e-10, 1e-2))
 def test_bases_are_orthonormal_and_reproduce_what_they_took_in(seed, tol):
     random, count = np.random.default_rng(seed), 3

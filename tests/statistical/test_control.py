@@ -11,6 +11,7 @@ from derive import DFA, FA, GD, MLP, Delta, Feedback, Hebb, Rule, dphi, h, weigh
 from numerics import Problem, Solution, load_checkpoint, solve_dmft, solve_lazy, sweep
 from numerics import control as module
 from numerics.dynamics import dynamics
+from numerics.order_parameters import ConstantKernel
 
 NET = MLP(depth=2, activation="erf")
 MODULATED = Rule("modulated", z * dphi(h) * (1 + Delta**2), Feedback(initial=1))
@@ -92,7 +93,7 @@ def test_means_are_those_of_the_samples(reference, monkeypatch):
     theory = record(solve(problem(), samples=4096, replicas=12, seed=9, control=False))
     assert max(z_scores(theory[name], value).max(initial=0.0) for name, value in known.items()) < LIMIT
     right = module.order_parameters
-    scaled = lambda kernels: {name: [module.ConstantKernel(1.1 * k.block(0, 0), 1) for k in layers] for name, layers in kernels.items()}
+    scaled = lambda kernels: {name: [ConstantKernel(1.1 * k.block(0, 0), 1) for k in layers] for name, layers in kernels.items()}
     monkeypatch.setattr(module, "order_parameters", lambda *given: scaled(right(*given)))
     wrong = record(solve(problem(), samples=256, replicas=12, seed=5))
     assert z_scores(theory["loss"], wrong["loss"]).max() > 2 * LIMIT
