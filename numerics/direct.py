@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from . import safe
+from .draws import normal
 from .errors import positive_integer
 from .networks import ACTIVATIONS, Classes, Layer, NetworkTraining, Setup, Weights, _cross_entropy, _forward, _update
 
@@ -158,7 +159,7 @@ def _start(key: Array, sizes: tuple[int, ...], F: tuple[np.ndarray, ...] | None,
         places = setup.shared[l] if setup.shared else None
         # a shared weight is drawn once, and its fan-in is the number of weights in a row
         shape, fan_in = ((m, n), n) if places is None else ((int(places.max()) + 1,), np.count_nonzero(places, axis=1).max())
-        drawn = (size * jax.random.normal(jax.random.fold_in(key, l), shape) / np.sqrt(fan_in)).astype(kind)
+        drawn = (size * normal(jax.random.fold_in(key, l), shape) / np.sqrt(fan_in)).astype(kind)
         W = drawn if places is None else drawn.at[0].set(0)[places]
         layers.append(Layer(W, jnp.zeros((m, 1), kind), None if l == 0 or F is None else jnp.asarray(F[l - 1])))
     rest = tuple((jnp.zeros_like(layer.W), jnp.zeros_like(layer.b)) for layer in layers)

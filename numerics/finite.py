@@ -13,6 +13,7 @@ import numpy as np
 
 from .dense import DenseInput, DenseMatrix, DenseReadout
 from .dmft import real_type
+from .draws import folded, normals
 from .dynamics import Dynamics, dynamics, refuse_outputs
 from .errors import positive_integer
 from .order_parameters import DenseKernel, Layers, mean_and_error
@@ -127,16 +128,9 @@ def draw(keys, D: int, rule: Dynamics, width: int, kind, outputs: int = 1) -> di
         "gates": [(N, D)] * L if rule.gated else [],
     }
     return {
-        name: [None if shape is None else _normals(keys, which, layer, shape, kind) for layer, shape in enumerate(layers)]
+        name: [None if shape is None else normals(folded(keys, which, layer), shape, kind) for layer, shape in enumerate(layers)]
         for which, (name, layers) in enumerate(shapes.items())
     }
-
-
-@partial(jax.jit, static_argnames=("shape", "kind"))
-def _normals(keys, which: int, layer: int, shape: tuple[int, ...], kind):
-    """Standard normals for each key, for the array `which` of a layer."""
-    own = lambda key: jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, which), layer), shape, kind)
-    return jax.vmap(own)(keys)
 
 
 def initialise(drawn: dict[str, list[Any]], inputs, tests, rule: Dynamics, shape: tuple[int, ...]) -> tuple[State, Probe | None]:

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .draws import integers, normal, normals, split
 from .dynamics import settle
 from .errors import positive_integer
 from .jaxify import jaxify
@@ -223,17 +224,13 @@ def _swept(setup: Setup, parameters: Mapping[str, Any] | None) -> dict[str, Arra
     return {name: jnp.broadcast_to(value, (length,)) for name, value in given.items()} or {"": jnp.zeros(1)}
 
 
-@partial(jax.jit, static_argnums=(1, 2, 3, 4, 5, 6))
 def _drawn(keys, sizes: tuple[int, ...], activation: str, learns: bool, times: tuple[int, int], batch: int, P: int):
     """Start, rows of all batches and keys for noise, for every network; apart from training, so that it compiles once for all rules."""
-
-    def one(key):
-        start, course = jax.random.split(key)
-        pick, noise = jax.random.split(course)
-        rows = jax.random.randint(pick, (*times, batch), 0, P)
-        return _initial(start, sizes, activation, learns), rows, jax.random.split(noise, times)
-
-    return jax.vmap(one)(keys)
+    start, course = split(keys).T
+    pick, noise = split(course).T
+    weights = jax.jit(jax.vmap(partial(_initial, sizes=sizes, activation=activation, learning=learns)))
+    counts = [n * m for n, m in pairwise(sizes)]
+    return weights(normals(start, (2 * sum(counts),))), integers(pick, (*times, batch), 0, P), split(noise, times)
 
 
 def _train(data, setup: Setup, parameters, start: Weights, rows, keys):
@@ -262,17 +259,15 @@ def _train(data, setup: Setup, parameters, start: Weights, rows, keys):
     return jax.lax.scan(measured, start, (rows, keys))[1]
 
 
-def pairs_of_normals(key, counts: Sequence[int]) -> list[Float[Array, "2 _"]]:
-    """Standard normals for forward and feedback weights with so many entries; one draw for all, since each of its own is seconds of compiling."""
-    drawn = jax.random.normal(key, (2 * sum(counts),))
+def pairs(drawn: Float[Array, "_"], counts: Sequence[int]) -> list[Float[Array, "2 _"]]:
+    """Numbers that were drawn in one go, parted: so many for forward, and as many for feedback weights."""
     return [part.reshape(2, -1) for part in jnp.split(drawn, 2 * np.cumsum(counts)[:-1])]
 
 
-def _initial(key, sizes: tuple[int, ...], activation: str, learning: bool) -> Weights:
+def _initial(drawn, sizes: tuple[int, ...], activation: str, learning: bool) -> Weights:
     shapes, layers = list(pairwise(sizes)), []
-    for index, ((n, m), drawn) in enumerate(zip(shapes, pairs_of_normals(key, [n * m for n, m in shapes]), strict=True)):
-        scale = jnp.sqrt(GAINS.get(activation, 1.0) / n)
-        W, B = scale * drawn
+    for index, ((n, m), pair) in enumerate(zip(shapes, pairs(drawn, [n * m for n, m in shapes]), strict=True)):
+        W, B = jnp.sqrt(GAINS.get(activation, 1.0) / n) * pair
         learns = index > 0 and learning
         layers.append(Layer(W.reshape(m, n), jnp.zeros((m, 1)), B.reshape(n, m) if learns else None))
     rest = lambda layer: jax.tree.map(jnp.zeros_like, (layer.W, layer.b))
@@ -330,7 +325,7 @@ def _align(before: Layer, after: Layer, task, x, moment, key, setup: Setup, para
         return after, moment
     training, module = setup.training, setup.module
     inner, outer = jax.random.split(key)
-    seen = x if training.input_noise is None else training.input_noise * jax.random.normal(inner, x.shape)
+    seen = x if training.input_noise is None else training.input_noise * normal(inner, x.shape)
     given = {"W": before.W, "B": before.B, "X": seen}
     if "b" in module.ARGUMENTS:
         given["b"] = before.b
@@ -344,7 +339,7 @@ def _align(before: Layer, after: Layer, task, x, moment, key, setup: Setup, para
 
 def _noise(key, like, rate, variance):
     """rate · ξ with E[ξ²] = variance; nothing where there is none, as random numbers cost more than the step."""
-    return 0.0 if isinstance(variance, float) and variance == 0 else rate * jnp.sqrt(variance) * jax.random.normal(key, like.shape, like.dtype)
+    return 0.0 if isinstance(variance, float) and variance == 0 else rate * jnp.sqrt(variance) * normal(key, like.shape, like.dtype)
 
 
 def copied_gradient(module: ModuleType, given: Mapping[str, Any], task: Float[Array, "m n"]) -> tuple[Any, Any]:

@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .draws import integer, normal
 from .jaxify import jaxify
-from .networks import Classes, NetworkRun, NetworkTraining, Setup, _angle, _cross_entropy, _descent, copied_gradient, pairs_of_normals
+from .networks import Classes, NetworkRun, NetworkTraining, Setup, _angle, _cross_entropy, _descent, copied_gradient, pairs
 
 
 class Stage(NamedTuple):
@@ -85,8 +86,8 @@ def shapes(channels: int, stages: tuple[Stage, ...], classes: int) -> dict[str, 
 
 def start(key, sizes: dict[str, tuple[int, int, int]], transported: bool, kind: Any = jnp.float32) -> Network:
     """He initialisation of W, and an independent draw for B."""
-    W, B = {}, {}
-    for (name, (m, n, _)), drawn in zip(sizes.items(), pairs_of_normals(key, [m * n for m, n, _ in sizes.values()]), strict=True):
+    W, B, counts = {}, {}, [m * n for m, n, _ in sizes.values()]
+    for (name, (m, n, _)), drawn in zip(sizes.items(), pairs(normal(key, (2 * sum(counts),)), counts), strict=True):
         scale = jnp.sqrt((1.0 if name == "readout" else 2.0) / n).astype(kind)
         own, other = scale * drawn.astype(kind)
         W[name] = own.reshape(m, n)
@@ -181,7 +182,7 @@ def _run(arrays, sizes, stages, setup: Setup, key):
         angles = jnp.array([_angle(*pair) for pair in pairs])
         return carry, (loss, right, angles, jnp.array([jnp.linalg.norm(B) / jnp.linalg.norm(W) for B, W in pairs]))
 
-    rows = jax.random.randint(course, (training.records, training.steps // training.records, training.batch), 0, images.shape[0])
+    rows = integer(course, (training.records, training.steps // training.records, training.batch), 0, images.shape[0])
     return jax.lax.scan(measured, (network, rest, moments), rows)[1]
 
 
