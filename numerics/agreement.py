@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import ArrayLike, Float
-from scipy.stats import norm
-from scipy.stats import t as student
 
 
 def deviates(a: ArrayLike, a_se: ArrayLike, a_runs: float, b: ArrayLike, b_se: ArrayLike, b_runs: float) -> Float[np.ndarray, "*shape"]:
@@ -26,12 +24,14 @@ def deviates(a: ArrayLike, a_se: ArrayLike, a_runs: float, b: ArrayLike, b_se: A
 
     Source: Welch 1947.
     """
+    from scipy.stats import norm, t  # here, because it takes as long to import as all of JAX
+
     a_se, b_se = (np.asarray(se, float) for se in (a_se, b_se))
     difference: Any = np.asarray(a, float) - np.asarray(b, float)
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.hypot(a_se, b_se)
         freedom = error**4 / (a_se**4 / (a_runs - 1) + b_se**4 / (b_runs - 1))
-        t = np.abs(difference) / error
-        # never more than t, also where the probability is below the smallest number
-        found = np.sign(difference) * np.minimum(norm.isf(student.sf(t, freedom)), t)
+        size = np.abs(difference) / error
+        # never more than that, also where the probability is below the smallest number
+        found = np.sign(difference) * np.minimum(norm.isf(t.sf(size, freedom)), size)
     return np.where(error > 0, found, np.nan)

@@ -14,7 +14,6 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -212,6 +211,8 @@ def _integrate(
     smallest: float | None,
 ) -> dict[str, Any]:  # fmt: skip
     """One run."""
+    import diffrax  # here, because it takes as long to import as all of JAX
+
     T, A, F = arrays["T"], arrays["A"], arrays["F"]
     parameters = {name: arrays[name] for name in module.PARAMETERS}
     scalars = (arrays["eta"], arrays["sigma"], arrays["kappa"])

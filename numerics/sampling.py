@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8, UInt32
-from scipy.stats import qmc
 
 KINDS = ("sobol", "moments", "plain")
 # Dimensions are made in blocks; samples are shuffled between blocks. High dimensions of a Sobol sequence are badly correlated in pairs at
@@ -83,6 +82,8 @@ class Innovations:
 @lru_cache(maxsize=32)
 def _directions(power: int) -> UInt32[np.ndarray, "k B"]:
     """Direction numbers of the first `power` binary digits of a point's number, for the dimensions of one block."""
+    from scipy.stats import qmc  # here, because it takes as long to import as all of JAX
+
     engine, found, at = qmc.Sobol(BLOCK, scramble=False, bits=_BITS), np.empty((power, BLOCK), np.uint32), 0
     for k in range(power):
         # points come in the order of the Gray code, which is 2^k for the number 2^(k+1) − 1
