@@ -74,7 +74,7 @@ def test_resumed_run_has_the_bits_of_an_uninterrupted_one(monkeypatch, tmp_path,
     assert load_checkpoint(path).finished == 2
 
 
-@pytest.mark.parametrize("numbers", [2**17, 1], ids=["undivided", "segments"])
+@pytest.mark.parametrize("numbers", [pytest.param(2**17, marks=pytest.mark.slow, id="undivided"), pytest.param(1, id="segments")])
 def test_resumes_before_and_after_its_capacity_grew(monkeypatch, tmp_path, numbers):
     monkeypatch.setattr(rows, "NUMBERS", numbers)
     grown = solve(capacity=30)

@@ -22,7 +22,7 @@ def problem() -> Problem:
     return Problem(random.normal(size=(3, 7)), np.array([1.0, -0.5, 0.2]), 1.0, 0.3, 6, X_test=random.normal(size=(2, 7)))
 
 
-@pytest.mark.parametrize("rule", [GD(), FA(0.5), MIRROR])
+@pytest.mark.parametrize("rule", [GD(), MIRROR, pytest.param(FA(0.5), marks=pytest.mark.slow)])
 def test_single_precision_follows_double(rule):
     # one tolerance for the bases, so that directions are dropped alike; round-off of fields is 1e-7, more where residuals are small
     options = {"samples": 96, "replicas": 1, "rank_tol": 1e-4, "two_time": False}
@@ -59,7 +59,7 @@ def test_averages_are_cut_into_equal_parts(samples, parts):
     assert _parts(16_000_057) == 1  # a prime number of samples cannot be cut
 
 
-@pytest.mark.parametrize("rule", [DFA(), Hebb()])
+@pytest.mark.parametrize("rule", [DFA(), pytest.param(Hebb(), marks=pytest.mark.slow)])
 def test_adjointness_changes_nothing_that_does_not_respond(rule):
     # nothing but observables comes down: outputs are the same bits
     options = {"samples": 64, "replicas": 1}

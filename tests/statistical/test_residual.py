@@ -26,7 +26,8 @@ def moved(start, regulariser, training):
     setup = Setup(jaxify(regulariser), "relu", training)
     velocity = jax.tree.map(jnp.zeros_like, (start.W, start.norms))
     moments = {name: (jnp.zeros_like(B), jnp.zeros_like(B), jnp.zeros(())) for name, B in start.B.items()}
-    return residual.update(start, velocity, moments, *images(), STAGES, setup)[0]
+    step = jax.jit(residual.update, static_argnames=("stages", "setup"))
+    return step(start, velocity, moments, *images(), stages=STAGES, setup=setup)[0]
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -47,7 +48,7 @@ def test_with_transposed_kernels_gradients_are_those_of_autodiff(transported, mo
 
     def gradients():
         loss = lambda W: residual._cross_entropy(residual.outputs(start._replace(W=W), x, STAGES, learning=True)[0], labels)
-        return jax.grad(loss)(start.W)
+        return jax.jit(jax.grad(loss))(start.W)
 
     ours = gradients()
     monkeypatch.setattr(residual, "through", lambda W, B, X: W @ X)
