@@ -13,7 +13,7 @@ import sympy as sp
 
 from .errors import BadInput
 from .piecewise import steps_form
-from .symbols import alpha, x
+from .symbols import alpha, recognised, x
 
 
 def relu(q: sp.Expr) -> sp.Expr:
@@ -145,14 +145,15 @@ def almost_everywhere_derivative(expr: sp.Expr, variable: sp.Symbol = x) -> sp.E
 
 
 def activation(value: object, parameters: Sequence[sp.Symbol] = ()) -> Activation:
-    """An activation from a name or from any SymPy expression in `x`.
+    """An activation from a name or from any SymPy expression in one variable.
 
     Args:
-        value: a name in `BUILTIN`, or an expression in `x`.
+        value: a name in `BUILTIN`, an expression in `x` (any symbol of that name, or the only one that is not declared), or a function of a
+            SymPy expression, such as `sympy.tanh`.
         parameters: the expression's other free symbols, which a numerical evaluation will be given as keywords.
 
     Raises:
-        BadInput: an unknown name (with the nearest match), or undeclared free symbols.
+        BadInput: an unknown name (with the nearest match), undeclared free symbols, or nothing that SymPy can read.
     """
     if isinstance(value, str):
         if value not in BUILTIN:
@@ -160,9 +161,11 @@ def activation(value: object, parameters: Sequence[sp.Symbol] = ()) -> Activatio
             hint = f"did you mean {close[0]!r}?" if close else "known names: " + ", ".join(BUILTIN)
             raise BadInput(f"unknown activation {value!r}: {hint}")
         return Activation(value, BUILTIN[value](x), _PARAMETERS.get(value, ()))
-    expr = sp.sympify(value)
     declared = tuple(parameters)
+    expr = recognised(_called(value) if callable(value) else value, () if x.name in {symbol.name for symbol in declared} else (x,))
     strangers = expr.free_symbols - {x, *declared}
+    if len(strangers) == 1 and x not in expr.free_symbols:
+        expr, strangers = expr.xreplace({strangers.pop(): x}), set()
     if strangers:
         names = ", ".join(sorted(map(str, strangers)))
         raise BadInput(
@@ -171,6 +174,13 @@ def activation(value: object, parameters: Sequence[sp.Symbol] = ()) -> Activatio
         )
     known = _known_name(expr)
     return Activation(known, BUILTIN[known](x), declared) if known else Activation(str(expr), expr, declared)
+
+
+def _called(function: Callable[[sp.Expr], object]) -> object:
+    try:
+        return function(x)
+    except Exception as error:
+        raise BadInput(f"the activation {function!r} cannot be applied to a SymPy symbol ({error}): write it with SymPy's functions") from error
 
 
 def _known_name(expr: sp.Expr) -> str | None:

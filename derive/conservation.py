@@ -24,7 +24,8 @@ from .evolution import Evolution
 from .homogeneity import Units
 from .latex import aligned
 from .network import MLP
-from .rules import Rule
+from .rules import Rule, require
+from .symbols import recognised
 from .weight_flow import WeightFlow, entry, slope_of
 from .words import TraceSum
 
@@ -104,6 +105,7 @@ def conservation_laws(
     Example:
         >>> conservation_laws(FA(rho), MLP(2, "relu"))
     """
+    require(rule, net)
     flow = WeightFlow.of(rule, net, _rates(rates, net), sp.nsimplify(sp.sympify(decay), rational=True), _entrywise(feedback))
     found = list(_all_laws(flow))
     found.sort(key=lambda law: (KINDS.index(law.kind), law.layer))
@@ -197,7 +199,7 @@ def _rates(rates: bool | Sequence[object] | None, net: MLP) -> tuple[sp.Expr, ..
 def _entrywise(feedback: object) -> sp.Expr | None:
     if feedback is None:
         return None
-    expr = sp.sympify(feedback)
+    expr = recognised(feedback, (entry,))
     if entry not in expr.free_symbols:
         raise BadInput(f"feedback={expr} does not contain w: write feedback weights as a function of the forward weight w, such as sign(w)")
     return expr

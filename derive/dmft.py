@@ -25,7 +25,7 @@ from .fields import L, c, c0, d, ell, mu, nu, s, t
 from .latex import Documented
 from .loss import over_outputs
 from .network import MLP
-from .rules import FIELDS, Rule
+from .rules import FIELDS, Rule, require
 from .symbols import f, gamma0, log_Z, y, z
 from .training import PLAIN, Training
 
@@ -339,10 +339,7 @@ def dmft_equations(rule: Rule, net: MLP, training: Training = PLAIN) -> DMFTEqua
         BadInput: `rule`, `net` or `training` are not what their names say, or feedback weights that learn outer products of each example meet several
             outputs.
     """
-    if not isinstance(rule, Rule):
-        raise BadInput(f"rule={rule!r} is not a learning rule: give GD(), FA(rho), DFA(), Hebb(), GLN() or Rule(…)")
-    if not isinstance(net, MLP):
-        raise BadInput(f"net={net!r} is not a network: give MLP(depth=…, activation=…)")
+    require(rule, net)
     evolution = rule.evolution
     if not isinstance(training, Training):
         raise BadInput(f"training={training!r} does not say how to train: give Training(loss=…, momentum=…, weight_decay=…, batches=…, outputs=…)")

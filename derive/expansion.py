@@ -23,7 +23,7 @@ from .fields import L, c0, ell, nu, s
 from .latex import Documented
 from .moments import Moment, moment
 from .network import MLP
-from .rules import Rule
+from .rules import Rule, require
 from .series import Series, Term, collect, constant, learn, pair, product, taylor
 from .symbols import Delta, h, x, z
 
@@ -165,6 +165,7 @@ def small_feature_expansion(rule: Rule, net: MLP) -> SmallFeatureExpansion:
     Raises:
         BadInput: another depth or scale, an activation with kinks, or a rule that is not odd in its feedback field.
     """
+    require(rule, net)
     if net.depth != 1:
         raise BadInput(f"depth={net.depth}: the expansion is derived for one hidden layer (no responses); give MLP(1, …), or use solve_dmft")
     if net.sigma_w != 1 or net.sigma_b != 0:

@@ -25,7 +25,7 @@ from .errors import BadInput
 from .fields import t as time
 from .latex import Documented
 from .network import MLP
-from .rules import BoundRule, Rule
+from .rules import BoundRule, Rule, require
 from .symbols import Delta, K_mumu, K_munu, K_nunu, z
 
 INPUT = Covariance(K_mumu, K_munu, K_nunu)
@@ -221,10 +221,7 @@ def lazy_kernel(rule: Rule, net: MLP) -> LazyKernel:
 
     Source: Bordelon & Pehlevan 2023, section 3; THEORY section 3.
     """
-    if not isinstance(rule, Rule):
-        raise BadInput(f"rule={rule!r} is not a learning rule: give GD(), FA(rho), DFA(), Hebb(), GLN() or Rule(…)")
-    if not isinstance(net, MLP):
-        raise BadInput(f"net={net!r} is not a network: give MLP(depth=…, activation=…)")
+    require(rule, net)
     bound = rule.frozen_at(time).bind(net)
     pulled = sp.diff(bound.pseudo_gradient, z)
     weights = tuple(path.transported + path.initial for path in bound.path)

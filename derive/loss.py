@@ -15,7 +15,7 @@ from sympy.printing.latex import LatexPrinter
 from .derivation import Derivation, Step, to_latex
 from .errors import BadInput
 from .latex import Documented, aligned
-from .symbols import Delta, f, log_Z, y
+from .symbols import Delta, f, log_Z, recognised, y
 
 
 class over_outputs(sp.Function):
@@ -47,7 +47,7 @@ class Loss(Documented):
     expr: sp.Expr
 
     def __post_init__(self) -> None:
-        expr = sp.nsimplify(sp.sympify(self.expr), rational=True)
+        expr = sp.nsimplify(recognised(self.expr, (f, y, log_Z)), rational=True)
         object.__setattr__(self, "expr", expr)
         strangers = expr.free_symbols - {f, y, log_Z}
         if strangers:

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, TypeAlias
 import sympy as sp
 
 from .activations import Activation
-from .admissible import check
+from .admissible import MEANINGS, check
 from .errors import BadInput
 from .evolution import Evolution
 from .network import MLP
 from .piecewise import steps_form
-from .symbols import Delta, ddphi, dphi, h, m, phi, z
+from .symbols import Delta, W, ddphi, dphi, h, m, phi, recognised, z
 
 if TYPE_CHECKING:
     from .dmft import DMFTEquations
@@ -126,8 +126,8 @@ class Rule:
     forward: sp.Expr = ACTIVITY
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "pseudo_gradient", sp.sympify(self.pseudo_gradient))
-        object.__setattr__(self, "forward", sp.sympify(self.forward))
+        for name in ("pseudo_gradient", "forward"):
+            object.__setattr__(self, name, recognised(getattr(self, name), (*MEANINGS, W)))
         owner = f"rule {self.name!r}"
         check(owner, "pseudo-gradient", self.pseudo_gradient, FIELDS)
         check(owner, "forward map", self.forward, (h, m))
@@ -240,6 +240,20 @@ class BoundRule:
         from .codegen.emit import dynamics_source
 
         return dynamics_source(self)
+
+
+def require(rule: object, net: object) -> None:
+    """Refuse what is no rule or no network.
+
+    Raises:
+        BadInput: either is not.
+    """
+    if not isinstance(rule, Rule):
+        name = getattr(rule, "__name__", "")
+        hint = f"call it, {name}()" if callable(rule) and name else "give GD(), FA(rho), DFA(), Hebb(), GLN() or Rule(…)"
+        raise BadInput(f"rule={rule!r} is not a learning rule: {hint}")
+    if not isinstance(net, MLP):
+        raise BadInput(f"net={net!r} is not a network: give MLP(depth=…, activation=…)")
 
 
 def put_activation(expr: sp.Expr, act: Activation) -> sp.Expr:

@@ -7,8 +7,12 @@ rule meets a network.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import sympy as sp
 from sympy.printing.latex import LatexPrinter
+
+from .errors import BadInput
 
 # The argument of every activation.
 x = sp.Symbol("x", real=True)
@@ -40,6 +44,22 @@ GAUSSIAN = (u, v, w, s)
 # The input kernel at a pair of examples.
 K_mumu, K_nunu = sp.symbols("K_mumu K_nunu", positive=True)
 K_munu = sp.Symbol("K_munu", real=True)
+
+
+def recognised(value: object, ours: Iterable[sp.Symbol]) -> sp.Expr:
+    """What SymPy makes of a value; symbols that have the name of one of ours are that one, whatever they assume of it, as `Symbol("h")` is.
+
+    Raises:
+        BadInput: SymPy makes no expression of it.
+    """
+    try:
+        expr = sp.sympify(value)
+    except (sp.SympifyError, TypeError) as error:
+        raise BadInput(f"{value!r} is no expression that SymPy can read: give one such as x*exp(-x**2)") from error
+    if not isinstance(expr, sp.Expr):
+        raise BadInput(f"{value!r} is no scalar expression: give one such as x*exp(-x**2)")
+    by_name = {symbol.name: symbol for symbol in ours}
+    return expr.xreplace({symbol: by_name[symbol.name] for symbol in expr.atoms(sp.Symbol) if symbol.name in by_name})
 
 
 def _applied(self: sp.Function, printer: LatexPrinter, exp: str | None = None) -> str:

@@ -116,7 +116,7 @@ def dynamics(rule: Any, net: Any, parameters: Mapping[str, float] | None = None)
         The dynamics and the parameter values as floats.
 
     Raises:
-        ValueError: a parameter of rule or network has no value, a value is no number, or a name is unknown.
+        ValueError: rule or network are none, a parameter has no value, a value is no number, or a name is unknown.
     """
     source = _source(rule, net)
     module = jaxify(source)
@@ -170,4 +170,10 @@ def kept(find: Callable[[Any, Any], T]) -> Callable[[Any, Any], T]:
 
 @kept
 def _source(rule: Any, net: Any) -> str:
+    if not hasattr(rule, "bind") or isinstance(rule, type):
+        name = getattr(rule, "__name__", "")
+        hint = f"call it, {name}()" if callable(rule) and name else "give GD(), FA(0.5), … or a Rule; the order is (problem, rule, network)"
+        raise ValueError(f"rule={rule!r} is not a learning rule: {hint}")
+    if not hasattr(net, "activation"):
+        raise ValueError(f"net={net!r} is not a network: give MLP(depth=…, activation=…); the order is (problem, rule, network)")
     return rule.bind(net).source()

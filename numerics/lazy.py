@@ -49,12 +49,12 @@ def solve_lazy(
 
     Source: Jacot et al. 2018; THEORY section 3.
     """
+    bound, values = dynamics(rule, net, parameters)
     if p.weight_decay:
         raise ValueError(
             f"weight_decay={p.weight_decay:g}: shrinking weights change the kernel also where no feature is learned, so that there is no fixed "
             "kernel to train with; use solve_dmft at small gamma0"
         )
-    bound, values = dynamics(rule, net, parameters)
     lazy = rule.lazy_kernel(net)
     kernel = jaxify(lazy)
     # feedback weights that learn change the kernel with the step, also where no feature does

@@ -86,6 +86,15 @@ class Problem:
         put("weight_decay", _rate("weight_decay", self.weight_decay, limit, f"weights lose the share eta·weight_decay a step, eta={self.eta:g}"))
         put("batches", None if self.batches is None else _batches(self.batches, self.P))
 
+    def __repr__(self) -> str:
+        numbers: dict[str, Any] = {"P": self.P, "D": self.D, "γ0": self.gamma0, "η": self.eta, "T": self.steps}
+        numbers |= {"C": self.outputs} if self.outputs > 1 else {}
+        numbers |= {} if self.X_test is None else {"P_test": len(self.X_test)}
+        numbers |= {name: value for name in ("momentum", "weight_decay") if (value := getattr(self, name))}
+        numbers |= {} if self.batches is None else {"batches": len(self.batches)}
+        loss = [] if self.objective == Objective.of("squared") else [f"loss={self.objective.name!r}"]
+        return f"Problem({', '.join([*(f'{name}={value:g}' for name, value in numbers.items()), *loss])})"
+
     @property
     def P(self) -> int:
         """Number of training examples."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from derive import GD, MLP
-from numerics import Problem, solve_dmft, train_finite
+from derive import GD, MLP, conservation_laws, dmft_equations, lazy_kernel, small_feature_expansion
+from numerics import Problem, solve_dmft, solve_lazy, train_finite
 
 X, y = np.ones((3, 2)), np.ones(3)
 
@@ -60,3 +60,32 @@ def test_problem(arguments, message):
 def test_solvers(solver, options, message):
     with pytest.raises(ValueError, match=message):
         solver(Problem(X, y), GD(), MLP(1), **options)
+
+
+@pytest.mark.parametrize("solver", [solve_dmft, solve_lazy, train_finite])
+@pytest.mark.parametrize(
+    ("rule", "net", "message"),
+    [
+        (GD, MLP(1), r"call it, GD\(\)"),
+        ("GD", MLP(1), "rule='GD' is not a learning rule"),
+        (GD(), "tanh", "net='tanh' is not a network"),
+        (Problem(X, y), MLP(1), r"rule=Problem\(P=3, D=2, .*\(problem, rule, network\)"),
+    ],
+)
+def test_arguments_in_another_order_or_not_called(solver, rule, net, message):
+    problem = GD() if isinstance(rule, Problem) else Problem(X, y)
+    with pytest.raises(ValueError, match=message):
+        solver(problem, rule, net)
+
+
+@pytest.mark.parametrize("derived", [lazy_kernel, dmft_equations, conservation_laws, small_feature_expansion])
+def test_derivations_too(derived):
+    with pytest.raises(ValueError, match=r"call it, GD\(\)"):
+        derived(GD, MLP(1))
+    with pytest.raises(ValueError, match="net='tanh' is not a network"):
+        derived(GD(), "tanh")
+
+
+def test_a_problem_is_shown_in_one_line():
+    assert repr(Problem(X, y)) == "Problem(P=3, D=2, γ0=1, η=0.1, T=200)"
+    assert repr(Problem(X, X, X_test=X, momentum=0.5, loss="cross-entropy")).endswith("C=2, P_test=3, momentum=0.5, loss='cross-entropy')")

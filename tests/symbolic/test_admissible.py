@@ -1,18 +1,24 @@
 """Rules that have no infinite-width theory here: refused at once, with the term and the reason."""
 
+import numpy as np
 import pytest
 import sympy as sp
 
 from derive import (
+    GD,
     MLP,
     BadInput,
     Delta,
     Evolution,
     Feedback,
+    Loss,
     Rule,
     W,
+    activation,
+    conservation_laws,
     dphi,
     entrywise_feedback,
+    f,
     g_tilde,
     h,
     lazy_kernel,
@@ -20,6 +26,8 @@ from derive import (
     phi,
     rho,
     sign,
+    u,
+    w,
     x,
     y,
     z,
@@ -73,3 +81,40 @@ def test_parameters_are_not_refused():
     strength = sp.Symbol("strength", positive=True)
     rule = Rule("own", strength * dphi(h) * z, Feedback(transported=strength))
     assert rule.parameters == (strength,) and lazy_kernel(rule, MLP(2, "relu")).expr.has(strength)
+
+
+H, Z, T = sp.symbols("h z t")
+
+
+@pytest.mark.parametrize(
+    ("given", "ours"),
+    [
+        (lambda: Rule("r", Z * dphi(H), Feedback(transported=1)).pseudo_gradient, z * dphi(h)),
+        (lambda: activation(sp.tanh).expr, sp.tanh(x)),
+        (lambda: activation(lambda q: q * sp.erf(q)).expr, x * sp.erf(x)),
+        (lambda: activation(sp.Abs(sp.Symbol("x")) ** 3).expr, sp.Abs(x) ** 3),
+        (lambda: activation(T * sp.exp(-T)).expr, x * sp.exp(-x)),
+        (lambda: activation(T * x, parameters=[T]).expr, T * x),
+        (lambda: Loss("l", (sp.Symbol("f") - sp.Symbol("y")) ** 2).error, 2 * (y - f)),
+        (lambda: Evolution(outer=H).outer, h),
+        (lambda: entrywise_feedback(sp.sign(sp.Symbol("u")))[0], entrywise_feedback(sp.sign(u))[0]),
+        (lambda: conservation_laws(GD(), MLP(1, "relu"), feedback=sp.sign(sp.Symbol("w"))), conservation_laws(GD(), MLP(1, "relu"), feedback=sp.sign(w))),
+    ],
+)
+def test_symbols_are_known_by_their_names(given, ours):
+    assert given() == ours or sp.expand(given() - ours) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (lambda: Rule("r", lambda h: h), "no expression that SymPy can read"),
+        (lambda: Rule("r", Z * sp.Symbol("W"), Feedback(transported=1)), "entry by entry"),
+        (lambda: activation(np.tanh), "SymPy's functions"),
+        (lambda: activation([1, x]), "no scalar expression"),
+        (lambda: activation(T * x), "declare parameters"),
+    ],
+)
+def test_what_is_no_expression_is_refused(given, message):
+    with pytest.raises(BadInput, match=message):
+        given()
