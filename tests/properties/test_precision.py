@@ -22,7 +22,7 @@ def problem() -> Problem:
     return Problem(random.normal(size=(3, 7)), np.array([1.0, -0.5, 0.2]), 1.0, 0.3, 6, X_test=random.normal(size=(2, 7)))
 
 
-@pytest.mark.parametrize("rule", [GD(), MIRROR, pytest.param(FA(0.5), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rule", [GD(), *(pytest.param(rule, marks=pytest.mark.slow) for rule in (FA(0.5), MIRROR))])
 def test_single_precision_follows_double(rule):
     # one tolerance for the bases, so that directions are dropped alike; round-off of fields is 1e-7, more where residuals are small
     options = {"samples": 96, "replicas": 1, "rank_tol": 1e-4, "two_time": False}

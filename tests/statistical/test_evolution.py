@@ -77,6 +77,7 @@ def test_frozen_feedback_is_not_the_theory_of_learning_feedback():
     assert scores["loss"] > 1.5 * LIMIT, scores
 
 
+@pytest.mark.slow
 def test_the_reconstruction_is_part_of_information_alignment():
     scores = worst(*pair("information alignment", "tanh", 2, theory_of=weight_mirror(1, Rational(1, 20))))
     assert max(scores.values()) > 1.5 * LIMIT, scores

@@ -43,6 +43,7 @@ def test_every_neuron_keeps_its_constant(rule):
     assert np.abs(half - half[0] - predicted).max() > 0.1 * size, "without the feedback term it is no constant"
 
 
+@pytest.mark.slow
 def test_layers_drift_is_that_of_networks():
     """Φ and H of the infinite-width solution against networks of width 300: z-scores, and the next layer's prediction as a control."""
     net = MLP(2, "relu")

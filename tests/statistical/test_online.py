@@ -26,7 +26,7 @@ def distance(sim, out) -> np.ndarray:
     ("rule", "activation"),
     [
         (DFA(), erf(x / sqrt(2))),
-        (DFA(), "tanh"),
+        pytest.param(DFA(), "tanh", marks=pytest.mark.slow),
         pytest.param(GD(), "relu", marks=pytest.mark.slow),
         pytest.param(GD(), "gelu", marks=pytest.mark.slow),
         pytest.param(DFA(), "softplus", marks=pytest.mark.slow),

@@ -63,6 +63,7 @@ def test_errors_to_first_order_in_eta_are_noticed(published):
     assert compare(published, GD(), continuous=True)[0] > LIMIT
 
 
+@pytest.mark.slow
 def test_fixed_points_and_marching_find_the_same_paths(published):
     # the same samples: only the tolerance of the fixed-point iteration is between them
     found = [published.solve_published(problem(), GD(), NET, 200, sweeps=2, paths=paths) for paths in ("fixed-point", "causal")]
