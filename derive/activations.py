@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import sympy as sp
 
@@ -183,6 +184,7 @@ def _called(function: Callable[[sp.Expr], object]) -> object:
         raise BadInput(f"the activation {function!r} cannot be applied to a SymPy symbol ({error}): write it with SymPy's functions") from error
 
 
+@lru_cache(maxsize=256)
 def _known_name(expr: sp.Expr) -> str | None:
     """The built-in that `expr` is, if it is one."""
     form = sp.expand(steps_form(expr))
