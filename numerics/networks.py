@@ -228,9 +228,8 @@ def _drawn(keys, sizes: tuple[int, ...], activation: str, learns: bool, times: t
     """Start, rows of all batches and keys for noise, for every network; apart from training, so that it compiles once for all rules."""
     start, course = split(keys).T
     pick, noise = split(course).T
-    weights = jax.jit(jax.vmap(partial(_initial, sizes=sizes, activation=activation, learning=learns)))
-    counts = [n * m for n, m in pairwise(sizes)]
-    return weights(normals(start, (2 * sum(counts),))), integers(pick, (*times, batch), 0, P), split(noise, times)
+    count = 2 * sum(n * m for n, m in pairwise(sizes))
+    return _starts(normals(start, (count,)), sizes, activation, learns), integers(pick, (*times, batch), 0, P), split(noise, times)
 
 
 def _train(data, setup: Setup, parameters, start: Weights, rows, keys):
@@ -259,14 +258,19 @@ def _train(data, setup: Setup, parameters, start: Weights, rows, keys):
     return jax.lax.scan(measured, start, (rows, keys))[1]
 
 
-def pairs(drawn: Float[Array, "_"], counts: Sequence[int]) -> list[Float[Array, "2 _"]]:
+def parted(drawn: Float[Array, "_"], counts: Sequence[int]) -> list[Float[Array, "2 _"]]:
     """Numbers that were drawn in one go, parted: so many for forward, and as many for feedback weights."""
     return [part.reshape(2, -1) for part in jnp.split(drawn, 2 * np.cumsum(counts)[:-1])]
 
 
+@partial(jax.jit, static_argnums=(1, 2, 3))
+def _starts(drawn, sizes: tuple[int, ...], activation: str, learning: bool) -> Weights:
+    return jax.vmap(lambda own: _initial(own, sizes, activation, learning))(drawn)
+
+
 def _initial(drawn, sizes: tuple[int, ...], activation: str, learning: bool) -> Weights:
     shapes, layers = list(pairwise(sizes)), []
-    for index, ((n, m), pair) in enumerate(zip(shapes, pairs(drawn, [n * m for n, m in shapes]), strict=True)):
+    for index, ((n, m), pair) in enumerate(zip(shapes, parted(drawn, [n * m for n, m in shapes]), strict=True)):
         W, B = jnp.sqrt(GAINS.get(activation, 1.0) / n) * pair
         learns = index > 0 and learning
         layers.append(Layer(W.reshape(m, n), jnp.zeros((m, 1)), B.reshape(n, m) if learns else None))

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 
 from .draws import integer, normal
 from .jaxify import jaxify
-from .networks import Classes, NetworkRun, NetworkTraining, Setup, _angle, _cross_entropy, _descent, copied_gradient, pairs
+from .networks import Classes, NetworkRun, NetworkTraining, Setup, _angle, _cross_entropy, _descent, copied_gradient, parted
 
 
 class Stage(NamedTuple):
@@ -87,7 +87,7 @@ def shapes(channels: int, stages: tuple[Stage, ...], classes: int) -> dict[str, 
 def start(key, sizes: dict[str, tuple[int, int, int]], transported: bool, kind: Any = jnp.float32) -> Network:
     """He initialisation of W, and an independent draw for B."""
     W, B, counts = {}, {}, [m * n for m, n, _ in sizes.values()]
-    for (name, (m, n, _)), drawn in zip(sizes.items(), pairs(normal(key, (2 * sum(counts),)), counts), strict=True):
+    for (name, (m, n, _)), drawn in zip(sizes.items(), parted(normal(key, (2 * sum(counts),)), counts), strict=True):
         scale = jnp.sqrt((1.0 if name == "readout" else 2.0) / n).astype(kind)
         own, other = scale * drawn.astype(kind)
         W[name] = own.reshape(m, n)
