@@ -18,6 +18,8 @@ MEANINGS: dict[sp.Symbol, str] = {
     "below, which they may learn from", f: "the output, of which rules see the error Delta only", y: "the target, of which rules see the error "
     "Delta only", log_Z: "the normalisation inside a loss", **{K: "the input kernel, which is not known to a unit" for K in (K_mumu, K_munu, K_nunu)},
 }  # fmt: skip
+# The symbols that mean something in an expression of a rule; all others are parameters.
+TAKEN = (*MEANINGS, W)
 
 
 def check(owner: str, role: str, expr: sp.Basic, allowed: Collection[sp.Symbol]) -> None:

@@ -15,9 +15,9 @@ from functools import cache
 
 import sympy as sp
 
-from .admissible import MEANINGS, check
+from .admissible import TAKEN, check
 from .errors import BadInput
-from .symbols import Delta, W, g_tilde, h, omega, recognised
+from .symbols import Delta, g_tilde, h, omega, recognised
 
 FIELDS = {h, g_tilde, Delta, omega}
 
@@ -56,7 +56,7 @@ class Evolution:
 
     def __post_init__(self) -> None:
         for name in ("decay", "pull", "copy", "outer", "null"):
-            object.__setattr__(self, name, sp.nsimplify(recognised(getattr(self, name), (*MEANINGS, W)), rational=True))
+            object.__setattr__(self, name, sp.nsimplify(recognised(getattr(self, name), TAKEN), rational=True))
         if self.decay.is_number and not 0 <= self.decay <= 1:
             raise BadInput(f"decay={sp.N(self.decay, 6)} is not a rate of forgetting per step: Evolution needs 0 <= decay <= 1")
         for name in ("decay", "pull", "copy", "null"):

@@ -8,14 +8,14 @@ from __future__ import annotations
 import sympy as sp
 
 from . import primitives
-from .admissible import MEANINGS, check
+from .admissible import TAKEN, check
 from .derivation import Derivation, Step
 from .errors import BadInput
 from .evolving import EvolvingFeedback
 from .gaussian import expectation
 from .primitives import Regulariser, amp, decay, self_feedback, sparse, tied_gradient
 from .rules import Feedback, Rule, _exact
-from .symbols import W, alpha, beta, dphi, h, kappa, lam, recognised, u, v, z
+from .symbols import alpha, beta, dphi, h, kappa, lam, recognised, u, v, z
 
 
 def symmetric_alignment(rate: object = lam, rho: object = 0) -> EvolvingFeedback:
@@ -93,7 +93,7 @@ def entrywise_feedback(function: sp.Expr) -> tuple[Feedback, Derivation]:
         BadInput: other symbols in f, E[f] ≠ 0 (an entry's mean adds up to a rank-one matrix of norm N), or f = 0.
         NoClosedForm: a moment that the Gaussian engine cannot bring to closed form.
     """
-    function = recognised(function, (*MEANINGS, W, u, v))
+    function = recognised(function, (*TAKEN, u, v))
     check("entrywise_feedback", "function", function, (u, v))
     strangers = function.free_symbols - {u, v}
     if strangers:

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, TypeAlias
 import sympy as sp
 
 from .activations import Activation
-from .admissible import MEANINGS, check
+from .admissible import TAKEN, check
 from .errors import BadInput
 from .evolution import Evolution
 from .network import MLP
 from .piecewise import steps_form
-from .symbols import Delta, W, ddphi, dphi, h, m, phi, recognised, z
+from .symbols import Delta, ddphi, dphi, h, m, phi, recognised, z
 
 if TYPE_CHECKING:
     from .dmft import DMFTEquations
@@ -127,7 +127,7 @@ class Rule:
 
     def __post_init__(self) -> None:
         for name in ("pseudo_gradient", "forward"):
-            object.__setattr__(self, name, recognised(getattr(self, name), (*MEANINGS, W)))
+            object.__setattr__(self, name, recognised(getattr(self, name), TAKEN))
         owner = f"rule {self.name!r}"
         check(owner, "pseudo-gradient", self.pseudo_gradient, FIELDS)
         check(owner, "forward map", self.forward, (h, m))

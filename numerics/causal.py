@@ -80,6 +80,7 @@ class Plan:
 
     def first_room(self, samples: int) -> Room:
         """Capacities at the start. Unused room costs time in every step, room that is too small a compilation."""
+        limits = self.limits(samples)
         if self.capacity is None:
             # ranks grow with the digits that are followed, in single precision faster, as round-off is followed too, and with every kind of
             # field: measured on tanh and ReLU problems, with some reserve
@@ -87,13 +88,13 @@ class Plan:
             reserve = round(8 * digits) - 8 + (round(12 * max(digits - 5, 0)) if self.kind == np.float32 else 0)
             met = (self.layout.forward_block * self.layout.meetings, self.layout.block)
             kinds = (1, self.layout.block // (self.problem.P * self.problem.outputs))
-            sizes = zip(kinds, met, self.limits(samples), strict=True)
-            likely = [(kind * reserve + 6 * block + limit // 16, limit) for kind, block, limit in sizes]
-            wanted = [size if size < 0.9 * limit else limit for size, limit in likely]
+            # where nearly all may be needed: all
+            likely = lambda size, limit: size if size < 0.9 * limit else limit
+            wanted = [likely(kind * reserve + 6 * block + limit // 16, limit) for kind, block, limit in zip(kinds, met, limits, strict=True)]
         else:
             wanted = [self.capacity, self.capacity]
         pick = lambda wish, block, limit: max(min(wish, limit), block)
-        return Room(*(pick(*each) for each in zip(wanted, self.blocks, self.limits(samples), strict=True)))
+        return Room(*(pick(*each) for each in zip(wanted, self.blocks, limits, strict=True)))
 
 
 class Seconds:
