@@ -1,7 +1,8 @@
 """Random numbers of JAX, asked for so that they compile fast.
 
 XLA's time to compile a random generator grows out of proportion with what it is compiled with: other generators, as of the keys, and shapes
-of more than one dimension. In a function of its own, from keys that are there, and in one dimension, it takes a tenth; the numbers are the same.
+of more than one dimension. In a function of its own, from keys that are there, and in one dimension, it takes half of it down to a tenth; the
+numbers are the same.
 """
 
 from __future__ import annotations
