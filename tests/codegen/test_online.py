@@ -138,7 +138,7 @@ def test_rates_equal_the_equations_written_out():
     C = rows @ rows.T / 8
     values = {"v": rng.normal(size=2), "F": rng.normal(size=2), "A": rng.normal(size=1)}
     module = load_source(ts.source())
-    dQ, dR, dv = module.rates(C[:2, :2], C[:2, 2:], values["v"], values["F"], C[2:, 2:], values["A"], 0.3, 0.4, 0.2)
+    dQ, dR, dv = jax.jit(module.rates)(C[:2, :2], C[:2, 2:], values["v"], values["F"], C[2:, 2:], values["A"], 0.3, 0.4, 0.2)
     number = lambda base, *at: base[tuple(sp.Integer(n + 1) for n in at)]
     put = {number(Q, a, b): C[a, b] for a in range(2) for b in range(2)} | {number(R, a, b): C[a, 2 + b] for a in range(2) for b in range(1)}
     put |= {number(T, a, b): C[2 + a, 2 + b] for a in range(1) for b in range(1)}
@@ -146,7 +146,7 @@ def test_rates_equal_the_equations_written_out():
     put |= dict(zip(_parameters(), (0.3, 0.4, 0.2), strict=True))
     found = {f"Q[{a},{b}]": dQ[a - 1, b - 1] for a, b in ((1, 1), (1, 2), (2, 2))} | {f"v[{a}]": dv[a - 1] for a in (1, 2)}
     found |= {f"R[{a},{b}]": dR[a - 1, b - 1] for a in (1, 2) for b in (1,)}
-    found["eg"] = module.error(C[:2, :2], C[:2, 2:], values["v"], C[2:, 2:], values["A"])
+    found["eg"] = jax.jit(module.error)(C[:2, :2], C[:2, 2:], values["v"], C[2:, 2:], values["A"])
     written = ts.at(2, 1)
     assert found.keys() == written.keys()
     for name, expr in written.items():

@@ -47,7 +47,7 @@ def test_wide_networks_average_to_the_exact_solution(feedback, rule):
     assert score(solve_linear(PROBLEM, rule, net, responses=False)) > 8
 
 
-@pytest.mark.parametrize("rule", [FA([0.3, 0.9]), Hebb(), MIXTURE], ids=lambda r: r.name)
+@pytest.mark.parametrize("rule", [pytest.param(FA([0.3, 0.9]), marks=pytest.mark.slow), Hebb(), MIXTURE], ids=lambda r: r.name)
 def test_the_sampling_solver_agrees_within_its_errors(rule):
     net, values = MLP(2, "linear", sigma_w=0.9, sigma_b=0.5), {"alpha": 0.6} if rule is MIXTURE else {}
     exact = solve_linear(PROBLEM, rule, net, parameters=values)

@@ -80,7 +80,7 @@ def test_copied_steps_bring_in_the_initial_weights_that_decay():
     np.testing.assert_allclose(at_zero.f, near.f, atol=1e-7)  # without that part they are 7e-3 apart
 
 
-@pytest.mark.parametrize("rule", [GD(), FA(0.6)], ids=lambda r: r.name)
+@pytest.mark.parametrize("rule", [pytest.param(GD(), marks=pytest.mark.slow), FA(0.6)], ids=lambda r: r.name)
 def test_exact_linear_solution_agrees_with_sampling(rule):
     """Momentum, batches and a loss that is not quadratic, on linear units, where there is an exact answer."""
     p, net = problem(loss="logistic", momentum=0.6, batches=[[0, 1], [2]]), MLP(depth=2, activation="linear", sigma_b=0.3)

@@ -198,7 +198,7 @@ def test_bases_are_orthonormal_and_reproduce_what_they_took_in(seed, tol):
 
 def test_segments_change_nothing(solution, monkeypatch):
     """Rows in many segments, blocks across their borders, and growth."""
-    monkeypatch.setattr(rows, "ROWS", 5)
+    monkeypatch.setattr(rows, "ROWS", 11)
     monkeypatch.setattr(rows, "NUMBERS", 1)
     cut = solve(capacity=14)
     assert cut.stats["rank_backward"] == solution.stats["rank_backward"] and min(solution.stats["rank_backward"][0]) > 15
@@ -321,7 +321,7 @@ def test_averages_are_summed_in_double_precision():
     assert abs(left.dense().item() - exact) < 1e-14
 
 
-@pytest.mark.parametrize("rule", [GD(), FA(0.5)])
+@pytest.mark.parametrize("rule", [pytest.param(GD(), marks=pytest.mark.slow), FA(0.5)])
 def test_kernels_do_not_depend_on_how_they_are_kept(rule, monkeypatch):
     fields, equal = solve(rule=rule), solve(rule=rule, two_time=False)
     monkeypatch.setattr(dmft, "FIELDS_LIMIT", 0)

@@ -48,7 +48,7 @@ def _miss(solution: Solution, exact: Solution) -> float:
     return max(float(np.max(np.abs(a - b))) for a, b in [*kernels, (solution.entk[0], exact.entk[0])])
 
 
-@pytest.mark.parametrize("rule", [GD(), FA(sp.Rational(1, 2)), Hebb()], ids=lambda rule: rule.name)
+@pytest.mark.parametrize("rule", [pytest.param(GD(), marks=pytest.mark.slow), FA(sp.Rational(1, 2)), Hebb()], ids=lambda rule: rule.name)
 def test_kernels_at_the_start_are_exact(rule):
     exact = solve_lazy(problem(), rule, NET)
     found = solve(problem(), rule)

@@ -92,7 +92,8 @@ def test_responses_of_the_feedback_matrix_are_part_of_activation_alignment(monke
     assert max(scores.values()) > LIMIT + 1, scores
 
 
-@pytest.mark.parametrize("ours, plain", [(backpropagation(), GD()), pytest.param(feedback_alignment(0.6), FA(0.6), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ours, plain", [(backpropagation(), GD()), (feedback_alignment(0.6), FA(0.6))])
 def test_the_ends_of_the_family_are_known_rules(ours, plain):
     net, options = MLP(depth=2, activation="tanh"), {"samples": 256, "replicas": 1}
     a, b = (solve_dmft(problem(), rule, net, **options) for rule in (ours, plain))

@@ -62,8 +62,8 @@ def _statistics(runs: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, int]:
     return np.mean(runs, axis=0), np.std(runs, axis=0, ddof=1) / np.sqrt(len(runs)), len(runs)
 
 
-# activation alignment is compared with networks in test_evolution.py
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "activation alignment")) for name in RULES])
+# the others are compared with networks in test_evolution.py
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "information alignment")) for name in RULES])
 def test_the_equations_are_what_the_solver_solves(name):
     scores = worst(problem(), RULES[name])
     assert max(scores.values()) < LIMIT, scores
@@ -71,7 +71,7 @@ def test_the_equations_are_what_the_solver_solves(name):
 
 @pytest.mark.parametrize(
     "name, missing, felt",
-    [("weight mirror", "R", "H1"), ("information alignment", "S", "H1"), ("activation alignment", "response A_V", "H1")],
+    [("weight mirror", "R", "H1"), ("information alignment", "S", "H1"), pytest.param("activation alignment", "response A_V", "H1", marks=pytest.mark.slow)],
 )
 def test_no_part_can_be_left_out(name, missing, felt):
     """The overlap that the mirror needs, that of reconstructions, and the reaction of V to being used forward."""

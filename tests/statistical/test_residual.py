@@ -61,9 +61,10 @@ def test_with_transposed_kernels_gradients_are_those_of_autodiff(transported, mo
 def test_the_alignment_step_is_the_generated_gradient_on_patches():
     start, regulariser = network(False), decay / 2 + amp + null / 2
     after = moved(start, regulariser, NetworkTraining(align_rate=0.1))
-    inputs = residual.outputs(start, images()[0], STAGES, learning=True)[1]
+    inputs = jax.jit(lambda start: residual.outputs(start, images()[0], STAGES, learning=True)[1])(start)
+    gradient = jax.jit(jaxify(regulariser).feedback_gradient)
     for name in SIZES:
-        expected = start.B[name] - 0.1 * jaxify(regulariser).feedback_gradient(start.W[name], start.B[name], inputs[name])
+        expected = start.B[name] - 0.1 * gradient(start.W[name], start.B[name], inputs[name])
         np.testing.assert_allclose(after.B[name], expected, atol=1e-12)
 
 

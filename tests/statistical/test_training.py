@@ -40,7 +40,7 @@ def outputs_apart(a: Solution, b: Solution) -> float:
     return float(z_scores(record(a)["f"], record(b)["f"]).max())
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in ("logistic", "all") else [pytest.mark.slow]) for name in TRAINING])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "all")) for name in TRAINING])
 def test_theory_agrees_with_networks_and_plain_training_does_not(name):
     training, rule = TRAINING[name]
     p, plain = problem(**training), problem()

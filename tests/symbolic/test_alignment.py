@@ -126,7 +126,7 @@ def test_batch_noise_vanishes_where_it_is_multiplicative():
     assert floor.has(d) and not floor.has(a)
 
 
-@pytest.mark.parametrize("name, n, m", [("WM", 40, 30), ("IA", 40, 20)])
+@pytest.mark.parametrize("name, n, m", [("WM", 40, 30), pytest.param("IA", 40, 20, marks=pytest.mark.slow)])
 def test_batch_noise_floor(name, n, m):
     """Root mean square over time and 4 runs of the deviation from B*, and the angle that it leaves."""
     random, eta, batch, steps = np.random.default_rng(3), 0.05, 20, 1500
