@@ -21,6 +21,9 @@ BLOCK = 64
 # Dimensions of a Sobol block that are made at a time: one shape, so that code is compiled once for each number of samples.
 PORTION = 16
 _BITS = 30
+# Of binary digits, the first one first.
+_PLACES = np.arange(_BITS - 1, -1, -1, dtype=np.uint32)
+_BELOW, _DIAGONAL = np.tril(np.ones((_BITS, _BITS), np.uint8), -1), np.eye(_BITS, dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -113,11 +116,10 @@ def _scrambled(directions: UInt32[np.ndarray, "k n"], lower: UInt8[np.ndarray, "
 
     Source: Matoušek 1998.
     """
-    places = np.arange(_BITS - 1, -1, -1, dtype=np.uint32)
-    digits = ((directions[:, :, None] >> places) & 1).astype(np.float32)
-    maps = np.tril(lower, -1) + np.eye(_BITS, dtype=np.uint8)
-    mapped = (np.matmul(maps.astype(np.float32), digits.transpose(1, 2, 0)).astype(np.uint32) & 1) << places[:, None]
-    return mapped.sum(axis=1, dtype=np.uint32)
+    # what each digit of a number becomes, as a number
+    columns = (((lower & _BELOW) | _DIAGONAL) * (np.uint32(1) << _PLACES)[:, None]).sum(axis=1, dtype=np.uint32)
+    digits = (directions.T[:, :, None] >> _PLACES) & 1
+    return np.bitwise_xor.reduce(digits * columns[:, None], axis=2)
 
 
 @jax.jit

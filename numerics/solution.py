@@ -177,7 +177,7 @@ def with_inputs(p: Problem, Phi: Iterable[Kernel]) -> Layers:
 
 def with_readout(p: Problem, gradients: Iterable[Kernel]) -> Layers:
     """G¹…G^{L+1} from those of the hidden layers; an output has a readout of its own."""
-    return Layers([*gradients, ConstantKernel(np.kron(np.ones((p.P, p.P)), np.eye(p.outputs)), p.steps)], 1)
+    return Layers([*gradients, ConstantKernel(np.tile(np.eye(p.outputs), (p.P, p.P)), p.steps)], 1)
 
 
 def without_error(solution: Solution) -> Solution:
