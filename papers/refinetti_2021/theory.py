@@ -25,8 +25,8 @@ STEPS = (20, 50, 100, 300, 1500)
 def learnable(full: bool) -> Arrays:
     """ReLU students of many sizes in the limit of a small learning rate; time is η × steps/D.
 
-    A few in a thousand are thrown off by steps that may not become shorter: their errors are not finite, they do not count as converged, and the
-    claims' notes say how many they are.
+    Where the integrator gives up, in a few runs of a thousand, errors are not finite: these do not count as converged, and the claim's note says
+    how many they are.
     """
     seeds, ts = 400 if full else 48, teacher_student(DFA(), "relu", small_rate=True)
     found: Arrays = {}

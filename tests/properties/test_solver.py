@@ -198,7 +198,7 @@ def test_bases_are_orthonormal_and_reproduce_what_they_took_in(seed, tol):
 
 def test_segments_change_nothing(solution, monkeypatch):
     """Rows in many segments, blocks across their borders, and growth."""
-    monkeypatch.setattr(rows, "ROWS", 11)
+    monkeypatch.setattr(rows, "ROWS", 5)
     monkeypatch.setattr(rows, "NUMBERS", 1)
     cut = solve(capacity=14)
     assert cut.stats["rank_backward"] == solution.stats["rank_backward"] and min(solution.stats["rank_backward"][0]) > 15

@@ -62,8 +62,8 @@ def _statistics(runs: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, int]:
     return np.mean(runs, axis=0), np.std(runs, axis=0, ddof=1) / np.sqrt(len(runs)), len(runs)
 
 
-# the others are compared with networks in test_evolution.py
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "information alignment")) for name in RULES])
+# activation alignment is compared with networks in test_evolution.py
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "activation alignment")) for name in RULES])
 def test_the_equations_are_what_the_solver_solves(name):
     scores = worst(problem(), RULES[name])
     assert max(scores.values()) < LIMIT, scores
