@@ -2,8 +2,11 @@
 
     out = solve_online(teacher_student(DFA(), "erf"), Q=Q0, R=R0, T=T, A=A, v=v0, F=F, eta=0.2, t=times)
 
-The right-hand side is generated code; the integrator is adaptive (Tsitouras 5(4)), with dense output. Every argument may have one leading axis,
-over which the solution is mapped: seeds, feedbacks, learning rates.
+The right-hand side is generated code; the integrator is adaptive (Tsitouras 5(4), or Kvaerno 5(4) with smoothing), with dense output. Every argument may
+have one leading axis, over which the solution is mapped: seeds, feedbacks, learning rates.
+
+To first order in η no noise of the steps is left, and students stay in the span of the teachers and of where they started: what is integrated then is
+their components there, `_Components`, from which overlaps are made; so these are overlaps of some vectors always, whatever the error of a step.
 """
 
 from __future__ import annotations
@@ -65,9 +68,9 @@ class OnlineSolution:
         times = jnp.atleast_1d(jnp.asarray(t, float))
         if jnp.any((times < 0) | (times > self.t[-1])):
             raise ValueError(f"times {np.asarray(t)} outside [0, {self.t[-1]:g}], where the solution was computed")
-        interpolant, mapped = self._dense
-        evaluate = lambda solution: jax.vmap(solution.evaluate)(times)
-        found = (jax.vmap(evaluate) if mapped else evaluate)(interpolant)
+        (interpolant, state), mapped = self._dense
+        evaluate = lambda solution, state: jax.vmap(lambda t: state.overlaps(solution.evaluate(t)))(times)
+        found = (jax.vmap(evaluate) if mapped else evaluate)(interpolant, state)
         return dict(zip(("Q", "R", "v"), map(np.asarray, found), strict=True))
 
     def __repr__(self) -> str:
@@ -84,7 +87,7 @@ class OnlineSolution:
 def solve_online(
     ts: Any, *, Q: Any, R: Any, T: Any, A: Any, v: Any, F: Any = None, eta: Any = 0.2, sigma: Any = 0.0, kappa: Any = 0.0, t: Any,
     rtol: float = 1e-9, atol: float = 1e-12, dense: bool = False, max_steps: int = 20_000,
-    integral_tol: float = 1e-2, smallest_step: float | None = None, throw: bool = True, **parameters: Any,
+    integral_tol: float = 1e-2, smoothing: float = 0.0, throw: bool = True, **parameters: Any,
 ) -> OnlineSolution:  # fmt: skip
     """Integrate the order-parameter equations from a start at t = 0.
 
@@ -99,37 +102,42 @@ def solve_online(
         dense: keep the interpolant for `.at(times)`.
         max_steps: of the integrator, accepted and rejected.
         integral_tol: the largest `stats["integral_error"]` that is accepted.
-        smallest_step: steps do not become shorter than this, whatever their error: for ReLU students that are driven to zero weights, where the
-            equations have a kink that they slide along.
-        throw: raise when the integrator gives up in a run; otherwise `stats["ok"]` says where it did not: entries there are not finite.
+        smoothing: standard deviation of an independent part that students' preactivations get in the rates. For ReLU students that are driven to zero
+            weights, where the equations have a kink: with 1e-4, say, they stay there, and the steps are implicit ones of order 5 (Kvaerno).
+        throw: raise when the integrator gives up in a run; otherwise `stats["ok"]` says where it did: entries there are not finite.
         parameters: values of the activation's parameters.
 
     Each argument may have one leading axis more; all that do must agree on its length.
 
     Raises:
-        ValueError: shapes that do not fit, overlaps that are no covariance, a missing F, or times that do not increase.
+        ValueError: shapes that do not fit, overlaps that are no covariance, a missing F, times that do not increase, or a smoothing
+            that is negative.
         SolveFailed: the integrator gave up (learning that diverges, or too few steps), or a quadrature has too few nodes.
     """
+    if not 0 <= smoothing < np.inf:
+        raise ValueError(f"smoothing={smoothing} is no standard deviation: give a number >= 0, small beside the teachers' lengths")
     module = module_from(ts.source())
     given = {"Q": Q, "R": R, "T": T, "A": A, "v": v, "F": F, "eta": eta, "sigma": sigma, "kappa": kappa}
     arrays, times, batch = checked(module, given, parameters, t)
     axes = tuple((name, 0 if value.ndim > RANKS.get(name, 0) else None) for name, value in arrays.items())
-    run = _compiled(ts.source(), axes if batch else (), dense, max_steps, smallest_step)
-    found = jax.tree.map(np.asarray, run(arrays, times, rtol, atol))
+    run = _compiled(ts.source(), axes if batch else (), dense, max_steps, smoothing > 0, ts.small_rate)
+    found = jax.tree.map(np.asarray, run(arrays, times, rtol, atol, smoothing))
     if throw and not np.all(found["ok"]):
         raise SolveFailed(
             f"the integrator of {module.NAME} stopped in {int(np.sum(~found['ok']))} of {found['ok'].size} runs before t = {times[-1]:g} after "
-            f"{int(np.max(found['steps']))} steps: learning diverges at this eta, or it needs max_steps > {max_steps}",
+            f"{int(np.max(found['steps']))} steps: learning diverges at this eta, or it needs max_steps > {max_steps}, or students "
+            f"get stuck at zero weights, where kinks such as ReLU's make steps shrink: smoothing=1e-4 helps then",
             "diverged",
         )
     stats = {name: found[name] for name in ("steps", "rejected", "smallest_eigenvalue", "ok")}
     if "integral_error" in found:
         stats["integral_error"] = found["integral_error"]
-        if not np.max(found["integral_error"]) <= integral_tol:
+        finished = found["integral_error"][found["ok"]]
+        if not np.max(finished, initial=0.0) <= integral_tol:
             raise SolveFailed(
-                f"the quadrature of {ts.nodes} nodes is off by {np.max(found['integral_error']):.2g}, more than integral_tol={integral_tol:g}: give "
+                f"the quadrature of {ts.nodes} nodes is off by {np.max(finished):.2g}, more than integral_tol={integral_tol:g}: give "
                 f"teacher_student(..., nodes={2 * ts.nodes}), or a larger integral_tol if that is good enough",
-                "non-finite" if np.isnan(np.max(found["integral_error"])) else "quadrature",
+                "non-finite" if np.isnan(np.max(finished)) else "quadrature",
             )
     dense_output = (found["dense"], bool(batch)) if dense else None
     cosine = None if F is None else found["cos"]
@@ -195,20 +203,74 @@ def module_from(source: str) -> ModuleType:
     return load_source(source, "online")
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Overlaps:
+    """The state (Q, R, v).
+
+    Attributes:
+        T, A: the teacher.
+        inverse: T⁻¹, or what comes closest where teachers depend on each other.
+    """
+
+    T: jax.Array
+    A: jax.Array
+    inverse: jax.Array
+
+    def start(self, Q: jax.Array, R: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
+        """The state at given overlaps."""
+        return Q, R, v
+
+    def overlaps(self, y: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        """Q, R and v of a state."""
+        return y
+
+    def rates(self, rates: Any, y: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        """The state's rate, from those of overlaps as `rates(Q, R, v, T, A)` has them."""
+        return rates(*y, self.T, self.A)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Components(_Overlaps):
+    """The state (W, v): students' inner products with the teachers, then their components along K orthonormal directions besides.
+
+    Those directions count as teachers that nobody asks, A = 0, so that the rate of R is the rate of W.
+    """
+
+    def start(self, Q: jax.Array, R: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
+        squares, vectors = jnp.linalg.eigh(Q - R @ self.inverse @ R.T)
+        return jnp.concatenate([R, vectors * jnp.sqrt(jnp.maximum(squares, 0.0))], axis=1), v
+
+    def overlaps(self, y: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        W, v = y
+        R, besides = W[:, : len(self.T)], W[:, len(self.T) :]
+        return R @ self.inverse @ R.T + besides @ besides.T, R, v
+
+    def rates(self, rates: Any, y: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        W, v = y
+        Q, K, M = self.overlaps(y)[0], len(v), len(self.T)
+        T = jnp.eye(M + K).at[:M, :M].set(self.T)
+        return rates(Q, W, v, T, jnp.concatenate([self.A, jnp.zeros(K)]))[1:]
+
+
 @cache
-def _compiled(source: str, axes: tuple[tuple[str, int | None], ...], dense: bool, max_steps: int, smallest: float | None) -> Any:
+def _compiled(
+    source: str, axes: tuple[tuple[str, int | None], ...], dense: bool, max_steps: int, implicit: bool, small_rate: bool
+) -> Any:
     """The jitted solver; mapped where `axes` says so."""
     module = module_from(source)
 
-    def solve(arrays: dict[str, jax.Array], times: jax.Array, rtol: jax.Array, atol: jax.Array) -> dict[str, Any]:
-        return _integrate(module, arrays, times, rtol, atol, dense, max_steps, smallest)
+    def solve(arrays: dict[str, jax.Array], times: jax.Array, rtol: jax.Array, atol: jax.Array, smoothing: jax.Array) -> dict[str, Any]:
+        state = (_Components if small_rate else _Overlaps)(arrays["T"], arrays["A"], jnp.linalg.pinv(arrays["T"], hermitian=True))
+        return _integrate(module, state, arrays, times, rtol, atol, smoothing, dense, max_steps, implicit)
 
-    return jax.jit(jax.vmap(solve, in_axes=(dict(axes), None, None, None)) if axes else solve)
+    return jax.jit(jax.vmap(solve, in_axes=(dict(axes), None, None, None, None)) if axes else solve)
 
 
 def _integrate(
-    module: ModuleType, arrays: dict[str, jax.Array], times: jax.Array, rtol: jax.Array, atol: jax.Array, dense: bool, max_steps: int,
-    smallest: float | None,
+    module: ModuleType, state: _Overlaps, arrays: dict[str, jax.Array], times: jax.Array, rtol: jax.Array, atol: jax.Array, smoothing: jax.Array,
+    dense: bool, max_steps: int, implicit: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """One run."""
     import diffrax  # here, because it takes as long to import as all of JAX
@@ -217,15 +279,15 @@ def _integrate(
     parameters = {name: arrays[name] for name in module.PARAMETERS}
     scalars = (arrays["eta"], arrays["sigma"], arrays["kappa"])
 
-    def rates(_: Any, state: tuple[jax.Array, ...], __: Any) -> tuple[jax.Array, ...]:
-        return module.rates(*state, F, T, A, *scalars, **parameters)
+    def rates(Q: jax.Array, R: jax.Array, v: jax.Array, T: jax.Array, A: jax.Array) -> tuple[jax.Array, ...]:
+        return module.rates(Q + smoothing**2 * jnp.eye(len(Q)), R, v, F, T, A, *scalars, **parameters)
 
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(rates), diffrax.Tsit5(), t0=0.0, t1=times[-1], dt0=FIRST_STEP, y0=(arrays["Q"], arrays["R"], arrays["v"]),
-        saveat=diffrax.SaveAt(ts=times, dense=dense), stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol, dtmin=smallest),
-        max_steps=max_steps, throw=False,
+        diffrax.ODETerm(lambda _, y, __: state.rates(rates, y)), diffrax.Kvaerno5() if implicit else diffrax.Tsit5(), t0=0.0, t1=times[-1], dt0=FIRST_STEP,
+        y0=state.start(arrays["Q"], arrays["R"], arrays["v"]), saveat=diffrax.SaveAt(ts=times, dense=dense),
+        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol), max_steps=max_steps, throw=False,
     )  # fmt: skip
-    Q, R, v = solution.ys
+    Q, R, v = jax.vmap(state.overlaps)(solution.ys)
     eg = jax.vmap(lambda Q, R, v: module.error(Q, R, v, T, A, **parameters))(Q, R, v)
     C = covariance(Q, R, T)
     found = {
@@ -236,7 +298,7 @@ def _integrate(
     if hasattr(module, "COMPUTED"):
         found["integral_error"] = jnp.max(jax.lax.map(lambda C: _integral_error(module, C, len(A), parameters), C))
     if dense:
-        found["dense"] = solution.interpolation
+        found["dense"] = (solution.interpolation, state)
     return found
 
 

@@ -23,9 +23,6 @@ def test_shares_are_scored_against_the_law():
         d |= {f"F_{K}_{M}": F, f"eg_{K}_{M}": np.stack([np.ones(50), np.where((F > 0).sum(1) >= M, 1e-6, 0.5)], 1)}
     found = theory.measure_learnable(d)
     assert found["relu-table"].value < 3 and found["relu-table-blocked"].value == 0 and found["relu-table-allowed"].value == 1
-    assert "stopped" not in found["relu-table"].note
-    d["eg_4_3"][:2, 1] = np.inf, np.nan
-    assert "2 runs stopped" in theory.measure_learnable(d)["relu-table"].note
     d["eg_3_3"][:, 1] = 1e-6
     assert theory.measure_learnable(d)["relu-table-blocked"].value > 0 and theory.measure_learnable(d)["relu-table"].value > 10
 

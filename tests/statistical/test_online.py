@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.integrate import solve_ivp
 
 from derive import DFA, GD, erf, sqrt, teacher_student, x
 from numerics import SolveFailed, simulate_online, solve_online
+from numerics.jaxify import load_source
 
 DOCS = Path(__file__).parents[2] / "docs" / "online.md"
 START = {
@@ -77,20 +81,59 @@ def test_small_rates_drop_what_is_of_second_order():
     assert gaps[0] / gaps[1] == pytest.approx(2, abs=0.05) and gaps[0] > 1e-5
 
 
-def test_students_that_slide_along_zero_weights_need_a_smallest_step():
+def test_students_at_zero_weights_need_smoothing():
     """ReLU students with negative feedback under a positive teacher: their weights shrink to 0, where the equations have a kink."""
     ts = teacher_student(DFA(), "relu", small_rate=True)
     R = 0.03 * np.array([[1.0, 0.2], [-0.3, 0.5]])
     start = {"Q": 0.01 * np.eye(2), "R": R, "T": np.eye(2), "A": np.ones(2), "v": np.full(2, 0.1), "F": np.array([-1.0, -0.5]), "eta": 1.0, "t": [150.0]}
     tolerances = {"rtol": 1e-4, "atol": 1e-7, "max_steps": 3000}
-    with pytest.raises(SolveFailed, match="stopped in 1 of 1"):
+    with pytest.raises(SolveFailed, match=r"stopped in 1 of 1 .* smoothing=1e-4"):
         solve_online(ts, **start, **tolerances)
     unfinished = solve_online(ts, **start, **tolerances, throw=False)
     assert not unfinished.stats["ok"] and not np.isfinite(unfinished.eg[0])
-    through = [solve_online(ts, **start, **tolerances, smallest_step=step) for step in (0.2, 0.1)]
-    assert all(out.stats["ok"] for out in through)
-    # nothing is learnt: both students are gone, and what is left is the teacher's own mean square
-    assert [out.eg[0] for out in through] == pytest.approx([0.5 * (1 + 1 / np.pi)] * 2, rel=1e-4)
+    through = [solve_online(ts, **start, **tolerances, smoothing=width) for width in (1e-2, 1e-3, 1e-4)]
+    assert all(out.stats["ok"] and out.stats["steps"] < 300 and out.stats["smallest_eigenvalue"] > -1e-12 for out in through)
+    # nothing is learnt: both students are gone, and what is left is the teacher's own mean square, the better the narrower
+    gaps = [abs(0.5 * (1 + 1 / np.pi) - out.eg[0]) for out in through]
+    assert gaps[0] > 5 * gaps[1] > 25 * gaps[2] and gaps[2] < 1e-4, gaps
+    with pytest.raises(ValueError, match=r"smoothing=-0\.1 is no standard deviation"):
+        solve_online(ts, **start, smoothing=-0.1)
+
+
+@pytest.mark.parametrize("teachers", [np.array([[1.0, 0.3], [0.3, 0.8]]), np.array([[1.0, -1.0], [-1.0, 1.0]])], ids=["regular", "dependent"])
+def test_components_and_overlaps_have_the_same_solution(teachers):
+    """To first order in η vectors are integrated; the rates of overlaps, integrated by another method, lead to the same ones."""
+    ts = teacher_student(GD(), "relu", small_rate=True)
+    students = np.array([[0.5, 0.2, 0.3, 0.0], [-0.1, 0.4, 0.0, 0.2]])
+    B = np.hstack([np.linalg.svd(teachers)[0] * np.sqrt(np.linalg.svd(teachers)[1]), np.zeros((2, 2))])
+    start = {"Q": students @ students.T, "R": students @ B.T, "v": np.array([0.3, 0.6])}
+    A, module = np.array([1.0, 0.5]), load_source(ts.source(), "online")
+    rates = jax.jit(lambda Q, R, v: module.rates(Q, R, v, jnp.zeros(2), B @ B.T, A, 0.5, 0.0, 0.1))
+
+    def flat(_, y):
+        return np.concatenate([np.ravel(part) for part in rates(y[:4].reshape(2, 2), y[4:8].reshape(2, 2), y[8:])])
+
+    y0 = np.concatenate([np.ravel(start[name]) for name in "QRv"])
+    reference = solve_ivp(flat, (0.0, 4.0), y0, method="DOP853", rtol=1e-10, atol=1e-12).y[:, -1]
+    out = solve_online(ts, **start, T=B @ B.T, A=A, eta=0.5, kappa=0.1, t=[2.0, 4.0], dense=True)
+    found = np.concatenate([out.Q[-1].ravel(), out.R[-1].ravel(), out.v[-1]])
+    assert np.allclose(found, reference, rtol=0, atol=1e-8)
+    assert np.max(np.abs(found - y0)) > 0.1
+    # the interpolant, between recorded times and steps
+    assert np.allclose(out.at([2.0])["Q"][0], out.Q[0], atol=1e-10)
+
+
+def test_runs_that_stop_leave_the_others():
+    """With an integral by quadrature too, whose error in a run that stopped is not a number."""
+    ts = teacher_student(DFA(), "relu")
+    given = {**START, "eta": np.array([1e-9, 0.5]), "t": [1.0], "max_steps": 6}
+    out = solve_online(ts, **given, throw=False)
+    assert list(out.stats["ok"]) == [True, False] and list(np.isfinite(out.eg[:, 0])) == [True, False]
+    assert np.isnan(out.stats["integral_error"][1]) and out.stats["integral_error"][0] < 1e-2
+    with pytest.raises(SolveFailed, match="stopped in 1 of 2"):
+        solve_online(ts, **given)
+    with pytest.raises(SolveFailed, match="quadrature of 24 nodes is off"):
+        solve_online(ts, **given, throw=False, integral_tol=0.0)
 
 
 def test_too_few_nodes_are_refused():
