@@ -23,6 +23,7 @@ from numerics import Problem, Solution, solve_dmft, solve_lazy, train_finite
 from numerics.agreement import deviates
 from numerics.checkpoint import problem_hash
 from numerics.errors import positive_integer
+from numerics.storage import versions
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,15 @@ class Store:
         self.seconds: dict[str, float] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
-    def get(self, stem: str, key: Sequence[object], compute: Callable[[], Solution]) -> Solution:
-        """The solution `stem`, from its file if that was computed from the same key."""
+    def get(self, stem: str, key: Sequence[object], compute: Callable[[Path], Solution]) -> Solution:
+        """The solution `stem`, from its file if that was computed from the same key; `compute` is told where checkpoints may go."""
         path, note = self.folder / f"{stem}.npz", self.folder / f"{stem}.json"
         digest = _digest(key)
+        # with the versions: a checkpoint of others would be refused
+        unfinished = self.folder / f".{stem}.{_digest([*key, versions()])[:16]}.checkpoint"
+        for other in self.folder.glob(f".{stem}.*.checkpoint"):
+            if other != unfinished or self.fresh:
+                other.unlink()
         if not self.fresh and path.exists() and note.exists():
             record = json.loads(note.read_text(encoding="utf-8"))
             if record["made_from"] == digest:
@@ -103,18 +109,20 @@ class Store:
         note.unlink(missing_ok=True)
         start = perf_counter()
         try:
-            solution = compute()
+            solution = compute(unfinished)
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt(self.account()) from stop
         self.seconds[stem] = perf_counter() - start
         solution.save(path)
         note.write_text(json.dumps({"made_from": digest, "seconds": self.seconds[stem]}), encoding="utf-8")
+        unfinished.unlink(missing_ok=True)
         self.saved.append(path)
         return solution
 
     def account(self) -> str:
         """What is on disk, for whoever interrupted."""
-        names = ", ".join(path.name for path in self.saved)
+        begun = any(self.folder.glob(".*.checkpoint"))
+        names = ", ".join([*(path.name for path in self.saved), *(["a checkpoint of what was under way"] if begun else [])])
         return f"Saved in {self.folder}: {names}. The same command resumes." if names else "Nothing was saved."
 
 
@@ -127,17 +135,18 @@ def solutions(
     infinite, finite = pick("samples", "replicas", "seed", "dtype", "capacity"), pick("width", "seeds", "seed", "dtype")
     found = {}
     if not p.weight_decay:
-        found["lazy"] = store.get(f"{stem}_lazy", [*shared, "lazy"], lambda: solve_lazy(p, rule, net))
+        found["lazy"] = store.get(f"{stem}_lazy", [*shared, "lazy"], lambda _: solve_lazy(p, rule, net))
     found["theory"] = store.get(
         f"{stem}_theory",
         [*shared, "dmft", infinite],
-        lambda: solve_dmft(p, rule, net, **infinite, progress=progress),
+        # of gated networks "auto" has better methods than sampling, which write no checkpoints
+        lambda unfinished: solve_dmft(p, rule, net, **infinite, progress=progress, checkpoint=None if rule.uses_gates else unfinished),
     )
     if settings.width:
         found["network"] = store.get(
             f"{stem}_network",
             [*shared, "finite", finite],
-            lambda: train_finite(p, rule, net, **finite, progress=progress),
+            lambda unfinished: train_finite(p, rule, net, **finite, progress=progress, checkpoint=unfinished),
         )
     return found
 

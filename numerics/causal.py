@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .checkpoint import Keeper
+from .checkpoint import Keeper, replica_name
 from .dynamics import Dynamics
 from .infinite import Layout, Room, grow, start, supply
 from .problem import Problem
@@ -125,15 +125,16 @@ def run(plan: Plan, innovations: Innovations, bar: Progress, seconds: Seconds, k
         history: records by name, time first; ranks: of the "forward" and "backward" bases at the end; dropped: the largest share of a
         field's energy that a basis left out; gram_error: the largest deviation of ⟨Q Qᵀ⟩ from unity; capacity: room at the end.
     """
-    if (known := keeper.finished(innovations)) is not None:
+    name = replica_name(innovations)
+    if (known := keeper.finished(name)) is not None:
         bar.advance(plan.problem.steps)
         return known
-    p, (room, supplied) = plan.problem, keeper.room(innovations) or (plan.first_room(innovations.samples), 0)
+    p, (room, supplied) = plan.problem, keeper.room(name) or (plan.first_room(innovations.samples), 0)
     room = Room(*room)
     placement = Placement.of(plan.devices, innovations.samples)
     with placement.host():
         state, history, scales, probe = seconds.spend("sampling", partial(_begin, plan, innovations, room))
-        state, history = keeper.resume(innovations, state, history)
+        state, history = keeper.resume(name, state, history)
         # one that is resumed is numpy's
         history = jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf), history)
         state, history, scales, probe = placement.spread((state, history, scales, probe))
@@ -156,9 +157,9 @@ def run(plan: Plan, innovations: Innovations, bar: Progress, seconds: Seconds, k
             room, supplied = larger, min(supplied, *room)
         if stop == done < p.steps and keeper.due(done):
             whole_state, whole_history = placement.gather((state, history))
-            keeper.write_state(innovations, whole_state, whole_history, (tuple(room), supplied))
+            keeper.write_state(name, done, whole_state, whole_history, (tuple(room), supplied))
     found = _finished(state, placement.gather(history), room)
-    keeper.finish(innovations, found)
+    keeper.finish(name, found)
     return found
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import jax
@@ -26,7 +27,9 @@ from .solution import Solution
 from .storage import PART, problem_of, read, versions, write
 
 FORMAT = "lazyrich checkpoint"
-VERSION = 1
+VERSION = 2
+# Seconds that pass at least between two writings, unless it is said how often to write.
+PATIENCE = 10.0
 # Results are reproducible to the bit only with the same of these.
 DECISIVE = ("lazyrich", "jax", "numpy")
 
@@ -38,40 +41,44 @@ class Keeper:
     Attributes:
         path: the file.
         every: steps between writings.
+        patience: seconds between writings, at least.
         header: what the run is: rule, parameters, settings.
         problem: the problem's arrays, by name.
-        done: what the file knows about finished replicas, by name.
-        unfinished: what it knows about the replica that was interrupted.
+        done: what the file knows about finished runs, by name.
+        unfinished: what it knows about the run that was interrupted.
+        written: when it was last written, or opened.
     """
 
     path: Path | None
     every: int = 1
+    patience: float = 0.0
     header: dict[str, Any] = field(default_factory=dict)
     problem: dict[str, np.ndarray] = field(default_factory=dict)
     done: dict[str, Any] = field(default_factory=dict)
     unfinished: dict[str, Any] | None = None
+    written: float = field(default_factory=monotonic)
 
-    def finished(self, innovations: Innovations) -> Any:
-        """What the replica with these innovations found, None if it did not get to its end."""
-        return self.done.get(_name(innovations))
+    def finished(self, name: str) -> Any:
+        """What the run of this name found, a replica or a batch of networks; None if it did not get to its end."""
+        return self.done.get(name)
 
-    def room(self, innovations: Innovations) -> Any:
-        """The solver's bookkeeping when this replica was interrupted, None if it was not."""
+    def room(self, name: str) -> Any:
+        """The solver's bookkeeping when this run was interrupted, None if it was not."""
         saved = self.unfinished
-        return None if saved is None or saved["name"] != _name(innovations) else saved["room"]
+        return None if saved is None or saved["name"] != name else saved["room"]
 
-    def resume(self, innovations: Innovations, state: Any, history: Any) -> tuple[Any, Any]:
+    def resume(self, name: str, state: Any, history: Any) -> tuple[Any, Any]:
         """State and history to go on from: the saved ones, or else those given.
 
         Args:
-            innovations: of the replica.
+            name: of the run.
             state, history: at the start, with the `room` that was saved; they tell the structure.
 
         Raises:
             ValueError: the file's arrays do not have that structure.
         """
         saved = self.unfinished
-        if saved is None or saved["name"] != _name(innovations):
+        if saved is None or saved["name"] != name:
             return state, history
         leaves, structure = jax.tree.flatten(state)
         kept = saved["state"]
@@ -87,27 +94,28 @@ class Keeper:
 
     def due(self, t: int) -> bool:
         """Whether the state at t is to be written."""
-        return self.path is not None and t % self.every == 0
+        return self.path is not None and t % self.every == 0 and monotonic() - self.written >= self.patience
 
-    def write_state(self, innovations: Innovations, state: Any, history: Any, room: Any) -> None:
-        """Write everything, in the middle of a replica.
+    def write_state(self, name: str, t: int, state: Any, history: Any, room: Any = None) -> None:
+        """Write everything, in the middle of a run.
 
         Args:
-            innovations: of the replica.
-            state, history: arrays of numpy.
+            name: of the run.
+            t: how many times are recorded.
+            state, history: arrays of numpy, those of the history with time first.
             room: the solver's own bookkeeping of capacity, what JSON can hold.
         """
-        t = int(state.t)
         past = jax.tree.map(lambda array: array[:t], history)
-        self._write({"name": _name(innovations), "t": t, "room": room, "state": jax.tree.leaves(state), "history": past})
+        self._write({"name": name, "t": t, "room": room, "state": jax.tree.leaves(state), "history": past})
 
-    def finish(self, innovations: Innovations, run: dict[str, Any]) -> None:
-        """Write everything, at the end of a replica that found `run`."""
+    def finish(self, name: str, run: dict[str, Any]) -> None:
+        """Write everything, at the end of a run that found `run`."""
         if self.path is not None:
-            self.done[_name(innovations)] = run
+            self.done[name] = run
             self._write(None)
 
     def _write(self, unfinished: dict[str, Any] | None) -> None:
+        self.written = monotonic()
         if self.path is None or jax.process_index() > 0:
             return
         arrays: dict[str, np.ndarray] = {f"problem/{name}": array for name, array in self.problem.items()}
@@ -116,13 +124,15 @@ class Keeper:
 
 
 def open_checkpoint(
-    path: str | PathLike[str] | None, every: int | None, p: Problem, rule: Dynamics, values: Mapping[str, float], settings: Mapping[str, Any]
-) -> Keeper:
+    path: str | PathLike[str] | None, every: int | None, solver: str, p: Problem, rule: Dynamics, values: Mapping[str, float],
+    settings: Mapping[str, Any],
+) -> Keeper:  # fmt: skip
     """The keeper of a run, with what its file knows already.
 
     Args:
         path: the file; None to keep nothing.
-        every: steps between writings; by default a twentieth of all.
+        every: steps between writings; by default a twentieth of all, and `PATIENCE` seconds.
+        solver: "dmft" or "finite".
         p, rule, values, settings: what is solved and how: a file is only continued if all of it agrees.
 
     Raises:
@@ -137,11 +147,13 @@ def open_checkpoint(
         raise ValueError(f"checkpoint={str(path)!r} lies in a folder that does not exist: create {target.parent} first")
     interval = -(-p.steps // 20) if every is None else positive_integer("every", every, "a number of steps between checkpoints")
     header = {
-        "format": FORMAT, "version": VERSION, "versions": versions(), "rule": rule.name, "source": rule.source,
+        "format": FORMAT, "version": VERSION, "versions": versions(), "solver": solver, "rule": rule.name, "source": rule.source,
         "source_hash": hashlib.sha256(rule.source.encode()).hexdigest(), "problem_hash": problem_hash(p), "biased": rule.biased,
         "parameters": dict(values), "settings": dict(settings),
     }  # fmt: skip
-    keeper = Keeper(target, interval, json.loads(json.dumps(header)), p.arrays())
+    # several processes write together, and have clocks of their own
+    patience = PATIENCE if every is None and jax.process_count() == 1 else 0.0
+    keeper = Keeper(target, interval, patience, json.loads(json.dumps(header)), p.arrays())
     for leftover in glob.glob(f".{glob.escape(target.name)}.*{PART}", root_dir=target.parent):
         (target.parent / leftover).unlink(missing_ok=True)  # of a writer that was killed
     if target.exists():
@@ -166,52 +178,60 @@ class Partial:
     """What an unfinished run has found so far.
 
     Attributes:
+        solver: "dmft", whose runs are replicas, or "finite", whose runs are networks.
         problem, rule, parameters, settings, versions: what is solved, by what.
-        samples: S of the replicas below; with `tol` the largest so far.
-        t: number of recorded times of each replica that began; the last may be unfinished.
-        f: outputs of each replica.
-        loss: losses of each replica.
+        samples: S of the replicas below, with `tol` the largest so far; None of networks.
+        t: number of recorded times of each run that began; the last may be unfinished.
+        f: outputs of each run.
+        loss: losses of each run.
+        finished: number of runs that got to their end.
 
     Shapes:
         f[r] (t[r], P), loss[r] (t[r],).
     """
+
+    solver: str
 
     problem: Problem
     rule: str
     parameters: dict[str, float]
     settings: dict[str, Any]
     versions: dict[str, str]
-    samples: int
+    samples: int | None
     t: list[int]
     f: list[np.ndarray]
     loss: list[np.ndarray]
+    finished: int
     _dynamics: Dynamics
     _runs: list[dict[str, Any]]
 
-    @property
-    def finished(self) -> int:
-        """Number of replicas that got to their end."""
-        return len(self._runs)
-
     def solution(self) -> Solution:
-        """All order parameters of the finished replicas.
+        """All order parameters of the finished runs.
 
         Raises:
             ValueError: none is finished yet.
         """
-        from .dmft import solution_of
-
         if not self._runs:
             begun = f"the first is at t={self.t[0]} of {self.problem.steps}" if self.t else "none has begun"
-            raise ValueError(f"no replica is finished ({begun}): use .f and .loss, or resume the run")
+            raise ValueError(f"no {self._one} is finished ({begun}): use .f and .loss, or resume the run")
+        if self.solver == "finite":
+            from . import finite
+
+            return finite.solution_of(self.problem, self._dynamics, self.parameters, self._runs, {**self.settings, "seeds": self.finished}, throw=False)
+        from . import dmft
+
         settings = {**self.settings, "samples": self.samples, "replicas": self.finished}
-        return solution_of(self.problem, self._dynamics, self.parameters, self._runs, settings, throw=False)
+        return dmft.solution_of(self.problem, self._dynamics, self.parameters, self._runs, settings, throw=False)
+
+    @property
+    def _one(self) -> str:
+        return "network" if self.solver == "finite" else "replica"
 
     def __repr__(self) -> str:
         last = f", the next at t={self.t[-1]}" if len(self.t) > self.finished else ""
-        total = self.settings.get("replicas", "?")
+        total = self.settings.get("seeds" if self.solver == "finite" else "replicas", "?")
         losses = ", ".join(f"{loss[-1]:.4g}" for loss in self.loss if len(loss))
-        return f"Partial({self.rule}, {self.finished} of {total} replicas finished{last}, T={self.problem.steps}; losses {losses or 'none'})"
+        return f"Partial({self.rule}, {self.finished} of {total} {self._one}s finished{last}, T={self.problem.steps}; losses {losses or 'none'})"
 
 
 def load_checkpoint(path: str | PathLike[str]) -> Partial:
@@ -226,17 +246,20 @@ def load_checkpoint(path: str | PathLike[str]) -> Partial:
     """
     header, arrays = _read(Path(path))
     p = problem_of(arrays)
-    unfinished = header["unfinished"]
+    networks, unfinished = header["solver"] == "finite", header["unfinished"]
+    begun = [*header["done"], *([unfinished["name"]] if unfinished else [])]
     # replicas with fewer samples were steps on the way to `tol`
-    samples = max(map(_samples, [*header["done"], *([unfinished["name"]] if unfinished else [])]), default=0)
-    runs = [run for name, run in header["done"].items() if _samples(name) == samples]
-    f = [run["history"]["f"] for run in runs]
+    samples = None if networks else max(map(_samples, begun), default=0)
+    runs = [run for name, run in header["done"].items() if networks or _samples(name) == samples]
+    f = [each for run in runs for each in run["f"]] if networks else [run["history"]["f"] for run in runs]
+    finished = len(f)
     if unfinished is not None:
-        f.append(unfinished["history"]["f"])
+        last = unfinished["history"]["f"]
+        f += list(np.moveaxis(last, 1, 0)) if networks else [last]
     rule = Dynamics(jaxify(header["source"]), header["source"], header["biased"])
     return Partial(
-        p, header["rule"], header["parameters"], header["settings"], header["versions"], samples, [len(record) for record in f], f,
-        [p.loss(record) for record in f], rule, runs,
+        header["solver"], p, header["rule"], header["parameters"], header["settings"], header["versions"], samples,
+        [len(record) for record in f], f, [p.loss(record) for record in f], finished, rule, runs,
     )  # fmt: skip
 
 
@@ -253,6 +276,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 def _compare(path: Path, own: Keeper, saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Refuse a file of another run."""
     differences = []
+    if saved["solver"] != own.header["solver"]:
+        differences.append(f"the solver is {saved['solver']} there and {own.header['solver']} here")
     for name in sorted({*own.problem, *(key.removeprefix("problem/") for key in arrays if key.startswith("problem/"))}):
         theirs, ours = arrays.get(f"problem/{name}"), own.problem.get(name)
         if theirs is None or ours is None or not np.array_equal(theirs, ours):
@@ -281,7 +306,8 @@ def _difference(name: str, theirs: np.ndarray | None, ours: Any) -> str:
     return f"{name} holds other numbers"
 
 
-def _name(innovations: Innovations) -> str:
+def replica_name(innovations: Innovations) -> str:
+    """The name of the replica with these innovations."""
     return f"S={innovations.samples} replica={innovations.replica}"
 
 

@@ -121,7 +121,7 @@ def solve_dmft(
         checkpoint: file to which the whole state goes every `every` steps and after each replica. If it is there, the run goes on from it
             and gives the same bits as an uninterrupted one. It stays at the end, so that nothing is lost before the solution is saved.
             The exact and conditional methods, which take seconds, write none.
-        every: steps between checkpoints; by default a twentieth of all.
+        every: steps between checkpoints; by default a twentieth of all, and ten seconds at least.
         devices: devices that share the samples, or how many of the local ones; by default all of them.
 
     Returns:
@@ -179,7 +179,7 @@ def solve_dmft(
     plan = Plan(p, bound, values, layout, kind, tolerance(samples), "equal times", capacity, chunk, devices, times, averaged)
     Placement.of(devices, samples)  # refuses what does not fit before anything is computed
     decisive = {**settings, "two_time": two_time, "max_samples": max_samples, "capacity": capacity}
-    keeper = open_checkpoint(checkpoint, every, p, bound, values, decisive)
+    keeper = open_checkpoint(checkpoint, every, "dmft", p, bound, values, decisive)
     lazy = lazy_limit(control, p, rule, net, bound, values, replicas, averaged)
     return _sample(plan, innovations, {**settings, "control": lazy is not None}, two_time, max_samples, throw, progress, keeper, tolerance, lazy)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from os import PathLike
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .checkpoint import Keeper, open_checkpoint
 from .dense import DenseInput, DenseMatrix, DenseReadout
 from .dmft import real_type
 from .draws import folded, normals
@@ -19,7 +21,7 @@ from .errors import positive_integer
 from .order_parameters import DenseKernel, Layers, mean_and_error
 from .problem import Problem
 from .progress import Progress
-from .snapshots import collect, empty_snapshots, put, taken, times_of
+from .snapshots import collect, put, taken, times_of
 from .solution import Solution, assemble
 from .training import Probe, Scales, State, prepared, step
 
@@ -43,6 +45,8 @@ def train_finite(
     dtype: Any = None,
     throw: bool = True,
     progress: bool = False,
+    checkpoint: str | PathLike[str] | None = None,
+    every: int | None = None,
 ) -> Solution:
     """Train an ensemble of dense networks by full-batch updates of a learning rule.
 
@@ -58,6 +62,9 @@ def train_finite(
         dtype: "float64" or "float32".
         throw: raise when training diverges.
         progress: show a bar.
+        checkpoint: file to which the networks in training go every `every` steps, and what was recorded with them. If it is there, training goes on
+            from it and gives the same bits as without an interruption.
+        every: steps between checkpoints; by default a twentieth of all, and ten seconds at least.
 
     Returns:
         The same record as `solve_dmft`.
@@ -75,23 +82,26 @@ def train_finite(
     kind = real_type(dtype)
     times = times_of("snapshots", snapshots, p.steps)
     history = (p.steps * p.P * p.outputs) ** 2 <= TWO_TIME_LIMIT if two_time is None else bool(two_time)
-    scales = Scales.of(p, values, kind)
-    inputs = jnp.asarray(p.X, kind)
-    tests = None if p.X_test is None else jnp.asarray(p.X_test, kind)
-    keys = jax.random.split(jax.random.key(seed), seeds)
-    batch = _batch(p, bound, width, history, kind, seeds)
-    records = []
-    with Progress(progress, f"{bound.name}, N = {width}", seeds) as bar:
-        for first in range(0, seeds, batch):
-            some = keys[first : first + batch]
-            record = _train(draw(some, p.D, bound, width, kind, p.outputs), inputs, tests, scales, bound, p.steps, history, times)
-            records.append(jax.tree.map(np.asarray, record))
-            bar.advance(len(some))
-    settings = {"width": width, "seeds": seeds, "seed": seed, "dtype": str(kind)}
-    solution = _solution(p, bound, values, records, settings, throw)
-    pick = lambda record, k: jax.tree.map(lambda leaf: leaf[k], record["snapshots"])
-    replicas = [pick(record, k) for record in records for k in range(len(record["f"]))]
-    return replace(solution, snapshots=collect(times, replicas))
+    settings = {"width": width, "seeds": seeds, "seed": seed, "dtype": str(kind), **({"snapshots": list(times)} if times else {})}
+    task = _Task(p, bound, values, width, kind, history, times)
+    keeper = open_checkpoint(checkpoint, every, "finite", p, bound, values, {**settings, "two_time": history})
+    keys, batch = jax.random.split(jax.random.key(seed), seeds), _batch(p, bound, width, history, kind, seeds)
+    with Progress(progress, f"{bound.name}, N = {width}", seeds * p.steps) as bar:
+        records = [_train(task, keys[first : first + batch], f"networks from {first}", bar, keeper) for first in range(0, seeds, batch)]
+    return solution_of(p, bound, values, records, settings, throw)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What all batches of an ensemble share: what is trained, and which kernels and fields are kept."""
+
+    problem: Problem
+    rule: Dynamics
+    values: Mapping[str, float]
+    width: int
+    kind: Any
+    two_time: bool
+    times: tuple[int, ...]
 
 
 def _batch(p: Problem, rule: Dynamics, width: int, history: bool, kind, seeds: int) -> int:
@@ -161,31 +171,86 @@ def initialise(drawn: dict[str, list[Any]], inputs, tests, rule: Dynamics, shape
     return state, None if tests is None else Probe((tests,), tuple(() for _ in range(L)), see(tests))
 
 
-@partial(jax.jit, static_argnames=("rule", "steps", "history", "times"))
-def _train(drawn, inputs, tests, scales: Scales, rule: Dynamics, steps: int, history: bool, times: tuple[int, ...]):
-    """Outputs and kernels of a batch of networks, over all times, and fields at some."""
+def _train(task: _Task, keys, name: str, bar: Progress, keeper: Keeper) -> dict[str, Any]:
+    """Outputs and kernels of a batch of networks, over all times, and fields at some; every array has a leading axis for networks."""
+    if (known := keeper.finished(name)) is not None:
+        bar.advance(len(keys) * task.problem.steps)
+        return known
+    p, rule = task.problem, task.rule
+    scales = Scales.of(p, task.values, task.kind)
+    drawn = draw(keys, p.D, rule, task.width, task.kind, p.outputs)
+    examples = (jnp.asarray(p.X, task.kind), None if p.X_test is None else jnp.asarray(p.X_test, task.kind))
+    state, probe, record = _begin(drawn, *examples, scales, rule, p.steps, task.two_time, task.times)
+    state, record = keeper.resume(name, state, record)
+    done = int(state.t[0])
+    bar.advance(len(keys) * done)
+    while done < p.steps:
+        stop = keeper.next_stop(done, min(p.steps, done + max(1, p.steps // 20)) if bar.shown else p.steps)
+        state, record = _advance(state, record, probe, scales, np.int32(stop), rule, task.two_time, task.times)
+        bar.advance(len(keys) * (int(state.t[0]) - done))
+        done = stop
+        if done < p.steps and keeper.due(done):
+            keeper.write_state(name, done, *jax.tree.map(np.asarray, (state, record)))
+    whole = _whole(record.pop("fields")) if task.two_time else None
+    found = jax.tree.map(lambda array: np.moveaxis(np.asarray(array), 1, 0), record)
+    if whole is not None:
+        found["whole"] = jax.tree.map(np.asarray, whole)
+    keeper.finish(name, found)
+    return found
+
+
+@partial(jax.jit, static_argnames=("rule", "steps", "two_time", "times"))
+def _begin(drawn, inputs, tests, scales: Scales, rule: Dynamics, steps: int, two_time: bool, times: tuple[int, ...]):
+    """A batch of networks, their test points, and room for what is recorded of them, time first."""
 
     def one(arrays):
         state, probe = initialise(arrays, inputs, tests, rule, scales.y.shape)
-        state = prepared(state, rule, scales)
+        return prepared(state, rule, scales), probe
 
-        def body(carried, t):
-            before, kept_fields = carried
-            state, now = step(before, rule, scales, probe)
-            kept_fields = jax.tree.map(lambda kept, new: put(kept, new, times, t), kept_fields, taken(before, now))
-            kept = {"a": now.a, "g": now.g, **({} if rule.gradient else {"g_tilde": now.g_tilde})}
-            equal = {name: [_gram(x[None], y[None])[0, :, 0] for x, y in zip(*pair, strict=True)] for name, pair in _pairs(kept)}
-            return (state, kept_fields), ({"f": now.f, "f_test": now.f_test, "equal": equal}, kept if history else None)
+    state, probe = jax.vmap(one)(drawn)
+    entries = jax.eval_shape(lambda state, probe: _step(state, probe, scales, rule, two_time)[1:], state, probe)
+    room = lambda count: lambda entry: jnp.zeros((count, *entry.shape), entry.dtype)
+    kept, fields = entries
+    record = jax.tree.map(room(steps), kept)
+    if times:
+        record["snapshots"] = jax.tree.map(room(len(times)), fields)
+    # buffers of their own: the state is donated
+    return jax.tree.map(jnp.copy, state), probe, record
 
-        width = arrays["readout"][0].shape[1]
-        empty = empty_snapshots(rule, len(times), scales.y.shape, width, inputs.dtype)
-        (_, kept_fields), (record, fields) = jax.lax.scan(body, (state, empty), jnp.arange(steps))
-        record["snapshots"] = kept_fields
-        if history:
-            record["whole"] = {name: [_gram(x, y) for x, y in zip(*pair, strict=True)] for name, pair in _pairs(fields)}
-        return record
 
-    return jax.vmap(one)(drawn)
+@partial(jax.jit, static_argnames=("rule", "two_time", "times"), donate_argnums=(0, 1))
+def _advance(state, record, probe, scales: Scales, stop, rule: Dynamics, two_time: bool, times: tuple[int, ...]):
+    """Steps until `stop`."""
+
+    def body(carried):
+        t, state, record = carried
+        state, now, fields = _step(state, probe, scales, rule, two_time)
+        kept = {name: entry for name, entry in record.items() if name != "snapshots"}
+        kept = jax.tree.map(lambda array, entry: jax.lax.dynamic_update_index_in_dim(array, entry, t, 0), kept, now)
+        if times:
+            kept["snapshots"] = jax.tree.map(lambda array, entry: put(array, entry, times, t), record["snapshots"], fields)
+        return t + 1, state, kept
+
+    return jax.lax.while_loop(lambda carried: carried[0] < stop, body, (state.t[0], state, record))[1:]
+
+
+def _step(state, probe, scales: Scales, rule: Dynamics, two_time: bool):
+    """The networks after a step, what is recorded before it, and what a snapshot takes."""
+
+    def one(before, probe):
+        state, now = step(before, rule, scales, probe)
+        fields = {"a": now.a, "g": now.g, **({} if rule.gradient else {"g_tilde": now.g_tilde})}
+        equal = {name: [_gram(x[None], y[None])[0, :, 0] for x, y in zip(*pair, strict=True)] for name, pair in _pairs(fields)}
+        return state, {"f": now.f, "f_test": now.f_test, "equal": equal, **({"fields": fields} if two_time else {})}, taken(before, now)
+
+    return jax.vmap(one)(state, probe)
+
+
+@jax.jit
+def _whole(fields):
+    """Kernels between all times, of every network, from fields of all times."""
+    of_networks = jax.vmap(_gram, in_axes=1)
+    return {name: [of_networks(x, y) for x, y in zip(*pair, strict=True)] for name, pair in _pairs(fields)}
 
 
 def _pairs(fields):
@@ -201,7 +266,16 @@ def _gram(x, y):
     return jnp.einsum("tpi,sqi->tpsq", x, y, precision="highest") / x.shape[-1]
 
 
-def _solution(p: Problem, bound: Dynamics, values, records, settings, throw: bool) -> Solution:
+def solution_of(
+    p: Problem, bound: Dynamics, values: Mapping[str, float], records: list[dict[str, Any]], settings: Mapping[str, Any], throw: bool
+) -> Solution:
+    """Order parameters of all networks.
+
+    Args:
+        p, bound, values, settings: what was trained and how.
+        records: of all batches.
+        throw: whether a failure is raised.
+    """
     join = lambda pick: np.concatenate([pick(record) for record in records])
 
     def kernels(name: str) -> Layers:
@@ -219,7 +293,11 @@ def _solution(p: Problem, bound: Dynamics, values, records, settings, throw: boo
     if p.X_test is not None:
         f_test = join(lambda record: record["f_test"])
         f_test = f_test - f_test[:, :1]
-    return assemble(
-        p, bound, values, "finite", join(lambda record: record["f"]), f_test,
-        kernels("Phi"), kernels("G"), kernels("G_tilde"), kernels("H"), settings, {}, throw,
+    solution = assemble(
+        p, bound, dict(values), "finite", join(lambda record: record["f"]), f_test,
+        kernels("Phi"), kernels("G"), kernels("G_tilde"), kernels("H"), dict(settings), {}, throw,
     )  # fmt: skip
+    times = tuple(settings.get("snapshots", ()))
+    pick = lambda record, k: jax.tree.map(lambda leaf: leaf[k], record["snapshots"])
+    networks = [pick(record, k) for record in records for k in range(len(record["f"]))] if times else []
+    return replace(solution, snapshots=collect(times, networks)) if times else solution

@@ -70,9 +70,9 @@ def empty_snapshots(rule: Dynamics, count: int, outputs: tuple[int, ...], N: int
     return {"h": room(outputs[0]), "z": room(math.prod(outputs)), "m": room(outputs[0]) if rule.gated else ()}
 
 
-def put(kept: Float[Array, "K P N"], now: Float[Array, "P N"], times: tuple[int, ...], t: Int[Array, ""]) -> Float[Array, "K P N"]:
+def put(kept: Float[Array, "K *R P N"], now: Float[Array, "*R P N"], times: tuple[int, ...], t: Int[Array, ""]) -> Float[Array, "K *R P N"]:
     """`now` at its place among the times, if t is one of them."""
-    return jnp.where((jnp.asarray(times) == t)[:, None, None], now.astype(kept.dtype), kept)
+    return jnp.where((jnp.asarray(times) == t).reshape(-1, *(1,) * now.ndim), now.astype(kept.dtype), kept)
 
 
 def collect(times: tuple[int, ...], replicas: list[dict[str, Any]]) -> Mapping[int, Snapshot]:

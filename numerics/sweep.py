@@ -102,7 +102,7 @@ def sweep(
         out: folder for the solutions, one file a point, named by its parameters. Points that are there are not solved again. None keeps
             them in memory.
         progress: show a bar over all points.
-        every: steps between checkpoints within a point ("dmft" with `out`): a killed sweep then loses no more than these.
+        every: steps between checkpoints within a point ("dmft" and "finite", with `out`): a killed sweep then loses no more than these.
         options: gamma0, eta, steps, momentum, weight_decay; symbolic parameters of rule and network by name; arguments of the solver
             (seed, samples, …). A list, tuple or array of values is swept (but those of `snapshots` and `kernels_at`), anything else is the
             same at all points. A point that diverges does not end the sweep (throw=True lets it).
@@ -189,7 +189,7 @@ class _Task:
         if target.exists():
             return _checked(target, request), True
         unfinished = folder / f".{target.name}.checkpoint"
-        if self.solver == "dmft" and self.every is not None:
+        if self.solver != "lazy" and self.every is not None:
             options |= {"checkpoint": unfinished, "every": self.every}
         solution = SOLVERS[self.solver](p, self.rule, self.net, **options)
         solution = replace(solution, stats={**solution.stats, "request": request})

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from derive import FA, GD, MLP, Evolution, Feedback, Rational, Rule, dphi, h, rho, z
-from numerics import Problem, Solution, load_checkpoint, rows, solve_dmft
+from numerics import Problem, Solution, finite, load_checkpoint, rows, solve_dmft, train_finite
 
 NET = MLP(depth=2, activation="tanh")
 OPTIONS = {"samples": 64, "replicas": 2}
@@ -46,7 +46,7 @@ class Stop(Exception):
     """Stands for whatever ends a run."""
 
 
-def interrupt(monkeypatch, path, writes: int, **options) -> None:
+def interrupt(monkeypatch, path, writes: int, run=solve, **options) -> None:
     """Run until so many checkpoints are written, then fail."""
     from numerics import checkpoint
 
@@ -60,7 +60,7 @@ def interrupt(monkeypatch, path, writes: int, **options) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "write", and_stop)
         with pytest.raises(Stop):
-            solve(checkpoint=path, **options)
+            run(checkpoint=path, **options)
 
 
 # with every=2 and nine steps a replica writes at 2, 4, 6, 8 and at its end
@@ -134,6 +134,47 @@ def test_finished_part_is_a_solution(monkeypatch, tmp_path):
     interrupt(monkeypatch, tmp_path / "early.ckpt", 2, every=2)
     with pytest.raises(ValueError, match=r"no replica is finished .the first is at t=4 of 9"):
         load_checkpoint(tmp_path / "early.ckpt").solution()
+
+
+def train(**options) -> Solution:
+    return train_finite(problem(momentum=0.5), FA(0.5), NET, **{"width": 12, "seeds": 3, "snapshots": (1, 6), **options})
+
+
+# two networks a batch; with every=4 and nine steps a batch writes at 4, 8 and at its end
+@pytest.mark.parametrize(("writes", "times", "two_time"), [(1, [4, 4], True), (2, [8, 8], False), (3, [9, 9], True), (4, [9, 9, 4], True)])
+def test_networks_resume_with_the_bits_of_uninterrupted_ones(monkeypatch, tmp_path, writes, times, two_time):
+    monkeypatch.setattr(finite, "_batch", lambda *arguments: 2)
+    whole, path = train(two_time=two_time), tmp_path / "run.ckpt"
+    interrupt(monkeypatch, path, writes, run=train, every=4, two_time=two_time)
+    partial = load_checkpoint(path)
+    assert partial.t == times and partial.finished == 2 * (writes > 2) and f"{partial.finished} of 3 networks finished" in repr(partial)
+    resumed = train(checkpoint=path, two_time=two_time)
+    for name in ("f", "f_se", "f_test", "entk"):
+        np.testing.assert_array_equal(getattr(resumed, name), getattr(whole, name))
+    for t in (1, 6):
+        np.testing.assert_array_equal(resumed.snapshots[t].z[1], whole.snapshots[t].z[1])
+    for name in ("Phi", "G_tilde"):
+        for one, other in zip(getattr(resumed, name), getattr(whole, name), strict=True):
+            np.testing.assert_array_equal(one.equal_time_replicas(), other.equal_time_replicas())
+            if two_time:
+                np.testing.assert_array_equal(one.dense(), other.dense())
+    if writes > 2:
+        first = partial.solution()
+        np.testing.assert_array_equal(first.G[1].equal_time_replicas(), whole.G[1].equal_time_replicas()[:2])
+        np.testing.assert_allclose(first.f, np.mean(partial.f[:2], axis=0), rtol=1e-12)
+        assert first.settings["seeds"] == 2 and first.snapshots[6].h[1].shape == (2, 3, 12)
+    else:
+        with pytest.raises(ValueError, match=f"no network is finished .the first is at t={times[0]} of 9"):
+            partial.solution()
+
+
+def test_checkpoints_of_theory_and_of_networks_are_not_mixed(tmp_path):
+    path = tmp_path / "run.ckpt"
+    train(checkpoint=path)
+    with pytest.raises(ValueError, match="width is 12 there and 13 here"):
+        train(checkpoint=path, width=13)
+    with pytest.raises(ValueError, match="the solver is finite there and dmft here"):
+        solve(checkpoint=path)
 
 
 def test_file_left_by_a_writer_that_was_killed_goes_away(tmp_path):

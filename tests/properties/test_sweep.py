@@ -92,8 +92,11 @@ def test_rerun_finds_its_files(tmp_path):
     assert again.table() == first.table()
 
 
-def test_an_interrupted_point_goes_on_from_its_checkpoint(monkeypatch, tmp_path):
+@pytest.mark.parametrize("solver", ["dmft", "finite"])
+def test_an_interrupted_point_goes_on_from_its_checkpoint(monkeypatch, tmp_path, solver):
     from numerics import checkpoint
+
+    options = OPTIONS if solver == "dmft" else {"solver": "finite", "width": 8, "seeds": 2}
 
     write, writes = checkpoint.write, []
 
@@ -106,10 +109,10 @@ def test_an_interrupted_point_goes_on_from_its_checkpoint(monkeypatch, tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "write", and_stop)
         with pytest.raises(KeyboardInterrupt):
-            sweep(problem(), FA(rho), NET, gamma0=[0.5], rho=[1.0], out=tmp_path, every=2, **OPTIONS)
+            sweep(problem(), FA(rho), NET, gamma0=[0.5], rho=[1.0], out=tmp_path, every=2, **options)
     assert [entry.name for entry in tmp_path.iterdir()] == [".gamma0=0.5,rho=1.0.npz.checkpoint"]
-    found = sweep(problem(), FA(rho), NET, gamma0=[0.5], rho=[1.0], out=tmp_path, every=2, **OPTIONS)
-    np.testing.assert_array_equal(found[0.5, 1.0].f, solve(0.5, 1.0).f)
+    found = sweep(problem(), FA(rho), NET, gamma0=[0.5], rho=[1.0], out=tmp_path, every=2, **options)
+    np.testing.assert_array_equal(found[0.5, 1.0].f, sweep(problem(), FA(rho), NET, gamma0=[0.5], rho=[1.0], **options)[0.5, 1.0].f)
     assert [entry.name for entry in tmp_path.iterdir()] == ["gamma0=0.5,rho=1.0.npz"]
 
 

@@ -156,6 +156,35 @@ def test_solve_with_other_training(tmp_path):
     assert "--batch-size 9" in refused(*words, "--batch-size", "9", "--out", str(tmp_path))
 
 
+@pytest.mark.parametrize("writes", [1, 15])
+def test_solve_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, writes):
+    """In the theory's second replica, and in the networks; the same numbers as without an interruption, and no checkpoint left."""
+    from numerics import Solution, checkpoint
+
+    words = ("solve", "--train", "4", "--test", "2", "--steps", "6", "--samples", "32", "--replicas", "2", "--width", "8", "--seeds", "2", "--quiet")
+    folders = {name: tmp_path / name for name in ("whole", "broken")}
+    assert run(*words, "--out", str(folders["whole"])).exit_code == 0
+    write, count = checkpoint.write, iter(range(1, 100))
+
+    def and_stop(*arguments):
+        write(*arguments)
+        if next(count) == writes:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write", and_stop)
+        patch.setattr(checkpoint, "PATIENCE", 0.0 if writes > 1 else 10.0)
+        stopped = run(*words, "--out", str(folders["broken"]))
+    assert stopped.exit_code == 130 and "a checkpoint of what was under way" in stopped.stderr
+    assert any(folders["broken"].glob(".*.checkpoint"))
+    assert run(*words, "--out", str(folders["broken"])).exit_code == 0
+    assert not any(folders["broken"].glob(".*.checkpoint"))
+    for stem in ("solution_theory", "solution_network"):
+        whole, resumed = (Solution.load(folder / f"{stem}.npz") for folder in folders.values())
+        np.testing.assert_array_equal(resumed.f, whole.f)
+        np.testing.assert_array_equal(resumed.Phi[1].dense(), whole.Phi[1].dense())
+
+
 def test_generated_module_runs_and_agrees_with_the_formula(tmp_path):
     out = tmp_path / "kernel.py"
     assert run("codegen", "--rule", "fa", "--depth", "2", "--standalone", "--out", str(out)).exit_code == 0

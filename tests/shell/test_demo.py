@@ -99,8 +99,9 @@ def test_changed_settings_are_computed_again(tmp_path):
         def save(self, path):
             path.write_bytes(b"")
 
-    def compute():
-        calls.append(1)
+    def compute(unfinished):
+        assert unfinished.parent == tmp_path and unfinished not in calls
+        calls.append(unfinished)
         return Result()
 
     store = Store(tmp_path)
