@@ -149,6 +149,10 @@ class LazyReadout(ReadoutVector):
         """⟨w v⟩ for vectors that leave no trace."""
         return _averages(v, self.w)
 
+    def probe_twice(self, v: Float[Array, "K S"], start: Float[Array, "K S"]) -> tuple[Float[Array, "K"], Float[Array, "K"]]:
+        """⟨w v⟩, and ⟨w(0) start⟩."""
+        return _averages(v, self.w), _averages(start, self.w0)
+
 
 def _averages(v: Float[Array, "K S"], w: Float[Array, "C S"]) -> Float[Array, "K *C"]:
     """⟨v w⟩ for every pair of rows, as a product, which is far cheaper than a sum of v w; without C where it is one."""

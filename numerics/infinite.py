@@ -19,7 +19,7 @@ from .problem import Problem
 from .random_matrix import LazyMatrix
 from .rows import Rows, pad, wide
 from .sampling import BLOCK, Innovations
-from .training import Probe, State
+from .training import Probe, State, Untrained
 
 # Dimensions of test points: the last of the first block, for the best are better spent on training, and other blocks are independent of it.
 RESERVED = (BLOCK - 2, BLOCK)
@@ -290,8 +290,12 @@ def _probe(p: Problem, rule: Dynamics, layers: list[dict[str, Any]], noise: list
     All test points share one innovation a layer: only their joint law with the training history matters, not that among themselves.
     """
     (inside, beyond), noise = map(put, outside(p)), [put(rows) for rows in noise]
+    seen = lambda images, own: inside @ images + beyond[:, None] * own
+    biases = tuple(put(each["bias"]) for each in layers) if rule.biased else ()
     return Probe(
         inputs=(inside, beyond, noise[0][0]),
         noise=(*((own,) for own, _ in noise[1:]), ()),
-        gates=tuple(inside @ each["gates"] + beyond[:, None] * own for each, (_, own) in zip(layers, noise, strict=True)) if rule.gated else (),
+        gates=tuple(seen(each["gates"], own) for each, (_, own) in zip(layers, noise, strict=True)) if rule.gated else (),
+        # without a hidden matrix nothing is realised anew
+        untrained=Untrained(seen(put(layers[0]["inputs"]), noise[0][0]), biases) if rule.depth > 1 else None,
     )

@@ -251,18 +251,23 @@ class LazyMatrix:
         d = self.span.g_tilde
         return replace(self, D=self.D + ((self.a.T * rates) @ d if len(d) == len(self.a) else self.a.T @ per_example(rates, d, len(self.a))))
 
-    def probe(self, v: Float[Array, "K S"], xi: Float[Array, "S"]) -> Float[Array, "K S"]:
-        """W(t) v for vectors that leave no trace: the residual's image is drawn along ξ and conditioned, but not kept."""
-        P = self.span.basis
-        c = self.basis.coefficients(v)
-        norm = jnp.sqrt(jnp.maximum(jnp.mean(v * v, axis=1) - jnp.sum(c * c, axis=1), 0.0))[:, None]
-        along = c @ (scaled(self.scale, self.A) + self.D)
+    def probe_twice(
+        self, v: Float[Array, "K S"], start: Float[Array, "K S"], xi: Float[Array, "S"]
+    ) -> tuple[Float[Array, "K S"], Float[Array, "K S"]]:
+        """W(t) v and W(0) start for vectors that leave no trace: images of residuals are drawn along ξ and conditioned, but not kept."""
+        P, both = self.span.basis, jnp.concatenate([v, start])
+        c = self.basis.coefficients(both)
+        norm = jnp.sqrt(jnp.maximum(jnp.mean(both * both, axis=1) - jnp.sum(c * c, axis=1), 0.0))[:, None]
+        along = c @ self.A
         if self.responds:
             # for the residual v − c Q: ⟨Υ (v − c Q)⟩ − norm ⟨P ξ⟩
-            met = self.Upsilon.bracket(v, P.size) - c @ self.N
+            met = self.Upsilon.bracket(both, P.size) - c @ self.N
             drawn = norm * P.coefficients(xi[None]) if self.adjoint else 0.0
-            along = along + scaled(self.scale, self._restrict((met - drawn) * P.used()))
-        return self._up(scaled(self.scale, c)) + P.combine(along) + combine(scaled(self.scale, norm), xi[None])
+            along = along + self._restrict((met - drawn) * P.used())
+        learned = jnp.concatenate([c[: len(v)] @ self.D, jnp.zeros((len(start), along.shape[1]), along.dtype)])
+        left = None if self.scale is None else jnp.where(jnp.arange(len(both)) < len(v), self.scale, 1.0)[:, None]
+        image = self._up(scaled(left, c)) + P.combine(scaled(left, along) + learned) + combine(scaled(left, norm), xi[None])
+        return image[: len(v)], image[len(v) :]
 
     def padded(self, r: int, q: int) -> LazyMatrix:
         """Room for r forward and q backward directions; innovations for the new ones are to be supplied."""

@@ -119,11 +119,22 @@ class Probe:
         inputs: what the first matrix's `probe` takes.
         noise: for each hidden matrix what its `probe` takes besides the features.
         gates: m^1…m^L at the test points, or empty.
+        untrained: what of the network at t = 0 tells its output at the test points; None where that stays what it was then.
     """
 
     inputs: tuple[Any, ...]
     noise: tuple[tuple[Any, ...], ...]
     gates: tuple[Float[Array, "K N"], ...]
+    untrained: Untrained | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Untrained:
+    """The network at t = 0, as far as matrices do not keep it: images of the test inputs, and biases b^1…b^L, or none."""
+
+    images: Float[Array, "K N"]
+    biases: tuple[Float[Array, "1 N"], ...]
 
 
 def step(state: State, rule: Dynamics, scales: Scales, probe: Probe | None = None) -> tuple[State, Fields]:
@@ -191,13 +202,25 @@ def output(state: State, a, rule: Dynamics, scales: Scales):
 
 
 def predict(state: State, probe: Probe, rule: Dynamics, scales: Scales) -> Float[Array, "K"]:
-    """The output at the test points, not centred. Uses the images that the last `forward` left."""
+    """The output at the test points, up to a constant. Uses the images that the last `forward` left.
+
+    At infinite width test points are realised anew whenever the bases have grown, and so is what an untrained network says there, ⟨w φ⟩/γ0: zero in
+    the limit, but not among S samples. Less that, which goes along with the trained network's, errors do not grow like 1/γ0.
+    """
     sigma_w, sigma_b = rule.module.scales(**scales.parameters)
-    image = state.matrices[0].probe(*probe.inputs)
+    image, biases, start = state.matrices[0].probe(*probe.inputs), state.biases, None
+    if probe.untrained is not None:
+        start = probe.untrained.images
     for l in range(rule.depth):
-        h = sigma_w * image + (sigma_b * state.biases[l] if rule.biased else 0.0)
-        a = rule.module.forward(h, probe.gates[l] if probe.gates else None, **scales.parameters)
-        image = state.matrices[l + 1].probe(a, *probe.noise[l])
+        gates = probe.gates[l] if probe.gates else None
+        seen = lambda image, bias, gates=gates: rule.module.forward(sigma_w * image + bias, gates, **scales.parameters)
+        a = seen(image, sigma_b * biases[l] if rule.biased else 0.0)
+        if probe.untrained is None:
+            image = state.matrices[l + 1].probe(a, *probe.noise[l])
+        else:
+            at_start = seen(start, sigma_b * probe.untrained.biases[l] if rule.biased else 0.0)
+            image, start = state.matrices[l + 1].probe_twice(a, at_start, *probe.noise[l])
+    image = image if start is None else image - start
     return sigma_w * image / scales.gamma0 + state.readout_bias
 
 

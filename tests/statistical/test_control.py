@@ -161,3 +161,17 @@ def test_divergence_is_told_apart():
     p = Problem(problem().X, problem().y, 0.5, 50.0, 12)
     found = solve(p, throw=False)
     assert found.status != "ok"
+
+
+@pytest.mark.parametrize(("rule", "net"), [(GD(), MLP(2, "tanh")), pytest.param(FA(0.5), MLP(3, "relu"), marks=pytest.mark.slow)])
+def test_errors_of_test_outputs_do_not_grow_as_features_move_less(rule, net):
+    """Test points are realised anew in every step, with errors that 1/γ0 would multiply: at γ0 = 0.01 they were a hundred times those at γ0 = 1."""
+    random = np.random.default_rng(1)
+    X, X_test, y = random.normal(size=(3, 6)), random.normal(size=(5, 6)), np.array([1.0, -1.0, 1.0])
+    solve = lambda gamma0: solve_dmft(Problem(X, y, gamma0, 0.3, 6, X_test=X_test), rule, net, samples=256, replicas=4, control=False)
+    rich, lazy = solve(1.0), solve(0.01)
+    assert lazy.f_test_se.max() < 2 * rich.f_test_se.max()
+    truth = solve_lazy(Problem(X, y, 0.01, 0.3, 6, X_test=X_test), rule, net).f_test
+    # with four replicas of t distributions, at 25 entries that go together
+    assert np.sqrt(np.mean((lazy.f_test - truth)[1:] ** 2)) < 3 * np.sqrt(np.mean(lazy.f_test_se[1:] ** 2))
+    assert np.abs(lazy.f_test - truth).max() < 0.02 < np.abs(truth).max()
