@@ -13,7 +13,7 @@ import sympy as sp
 from . import fields as F
 from .conservation_law import Law
 from .conservation_text import sum_latex
-from .derivation import Derivation, Step, in_unicode, to_latex
+from .derivation import Derivation, Step, factor_latex, in_unicode
 from .errors import BadInput
 from .fields import P, c0, mu, nu, s, t
 from .latex import Documented, aligned
@@ -73,7 +73,7 @@ class InfiniteWidthLaw(Documented):
 
     def statement(self) -> str:
         """The law as one line of LaTeX."""
-        return rf"q(t) - q(0) = c_0^2 \sum_{{s<t}} \sum_{{\mu,\nu}} {to_latex(self.summand)}"
+        return rf"q(t) - q(0) = c_0^2 \sum_{{s<t}} \sum_{{\mu,\nu}} {factor_latex(self.summand)}"
 
     def latex(self) -> str:
         return aligned([self.statement()])

@@ -10,7 +10,7 @@ import sympy as sp
 
 from .conservation_search import Found
 from .conservation_text import coefficient_latex, expression, joined, letter_meanings, sum_latex
-from .derivation import Derivation, Step, in_unicode
+from .derivation import Derivation, Step, factor_latex, in_unicode
 from .errors import BadInput
 from .latex import Documented, aligned
 from .network import MLP
@@ -242,7 +242,7 @@ def proof_steps(flow: WeightFlow, found: Found) -> list[Step]:
     if not left:
         return [*steps, Step("Nothing is left: Q is constant.", r"\dot Q = 0")]
     if not left + found.total * found.rate:
-        rate = sp.latex(found.rate)
+        rate = factor_latex(found.rate)
         return [*steps, Step("What is left is a multiple of Q.", rf"\dot Q = -{rate}\, Q,\quad e^{{{sp.latex(found.rate * time)}}} Q = \text{{const}}")]
     return [*steps, Step("What is left does not vanish.", rf"\dot Q = {sum_latex(left, found.kind)}")]
 

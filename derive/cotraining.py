@@ -17,7 +17,7 @@ from types import MappingProxyType
 import sympy as sp
 
 from .alignment import AlignmentTheory, Sigma, averaged, l
-from .derivation import Derivation, Step, plain, to_latex
+from .derivation import Derivation, Step, factor_latex, plain, to_latex
 from .errors import BadInput
 from .latex import Documented
 from .matrix_calculus import products, terms
@@ -107,7 +107,7 @@ class CoTraining(Documented):
             rates = ",\\ ".join(to_latex(value) for value in self.eigenvalues(point))
             found[f"fixed point {index}"] = rf"(w, b) = \left({to_latex(point[0])},\ {to_latex(point[1])}\right):\quad \lambda = {rates}"
         if self.balance_rate is not None:
-            found["balance"] = rf"\frac{{d}}{{dt}}\left(W W^{{T}} - B^{{T}} B\right) = -{to_latex(self.balance_rate)}\left(W W^{{T}} - B^{{T}} B\right)"
+            found["balance"] = rf"\frac{{d}}{{dt}}\left(W W^{{T}} - B^{{T}} B\right) = -{factor_latex(self.balance_rate)}\left(W W^{{T}} - B^{{T}} B\right)"
         return MappingProxyType(found)
 
     @property

@@ -37,6 +37,12 @@ def to_latex(expr: object) -> str:
     return expr if isinstance(expr, str) else _Printer().doprint(sp.sympify(expr))
 
 
+def factor_latex(expr: object) -> str:
+    """LaTeX of what multiplies something that follows: sums, and all that would reach over it, in brackets."""
+    factor = sp.sympify(expr)
+    return rf"\left({to_latex(factor)}\right)" if isinstance(factor, sp.Add | sp.Piecewise) or factor.has(sp.Sum, sp.Integral) else to_latex(factor)
+
+
 def plain(equation: sp.Basic | str) -> str:
     """An equation as one line of text: expressions as SymPy reads them back, LaTeX and field equations in Unicode."""
     if isinstance(equation, str | sp.MatrixBase) or equation.atoms(Field, Kernel, Signal, TimeFunction, sp.MatrixSymbol):

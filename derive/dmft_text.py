@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import sympy as sp
 
-from .derivation import Derivation, Step, to_latex
+from .derivation import Derivation, Step, factor_latex, to_latex
 from .fields import P, c0, nu
 from .symbols import eta, gamma0
 
@@ -72,7 +72,7 @@ def _learned_sum(eqs: DMFTEquations) -> str:
     """Σ k ω Δ over earlier times, examples and outputs, as LaTeX."""
     outputs = r"\, d" if eqs.training.many else ""
     weight = eqs.training.counted(nu)
-    front = "" if weight == 1 else to_latex(weight) + r"\,"
+    front = "" if weight == 1 else factor_latex(weight) + r"\,"
     return rf"\sum_{{s<t,\nu{outputs}}}{front}\Delta_{{{_index(eqs)}}}(s)"
 
 
@@ -83,7 +83,7 @@ def _index(eqs: DMFTEquations) -> str:
 
 def _setup(eqs: DMFTEquations) -> list[Step]:
     rule = eqs.rule
-    kept = "" if eqs.training.kept_at_t == 1 else to_latex(eqs.training.kept_at_t) + r"\,"
+    kept = "" if eqs.training.kept_at_t == 1 else factor_latex(eqs.training.kept_at_t) + r"\,"
     return [
         Step(
             "The rule: forward map, pseudo-gradient, and the path of the feedback field with its four coefficients.",
@@ -106,13 +106,13 @@ def _evolution_steps(eqs: DMFTEquations) -> list[Step]:
     kept = to_latex(evolution.kept)
     parts = [r"B^{\ell}" if evolution.kept == 1 else rf"\bigl({kept}\bigr) B^{{\ell}}"]
     if evolution.pull != 0:
-        parts.append(rf"{to_latex(evolution.pull)}\, W^{{\ell}}(t)^{{\top}}")
+        parts.append(rf"{factor_latex(evolution.pull)}\, W^{{\ell}}(t)^{{\top}}")
     if evolution.copy != 0:
         parts.append(rf"\bigl({to_latex(evolution.copy)}\bigr)\,\Delta W^{{\ell}}(t)^{{\top}}")
     if evolution.outer != 0:
         parts.append(r"\frac{1}{P\sqrt N}\sum_\nu F(h^{\ell}_\nu)\,v_\nu^{\ell+1\,\top}")
     if evolution.null != 0:
-        parts.append(rf"\frac{{-{to_latex(evolution.null)}}}{{P\sqrt N}}\sum_\nu \psi^{{\ell}}_\nu\,h_\nu^{{\ell+1\,\top}}")
+        parts.append(rf"\frac{{-{factor_latex(evolution.null)}}}{{P\sqrt N}}\sum_\nu \psi^{{\ell}}_\nu\,h_\nu^{{\ell+1\,\top}}")
     said = [r"v = " + to_latex(evolution.outer)] if evolution.outer != 0 else []
     said += [r"\omega^{\ell+1} = \sigma_w B^{\ell\top} F(h^{\ell})/\sqrt N + \sigma_b b^{\ell+1}"] if evolution.mirrors else []
     said += [r"\psi^{\ell} = B^{\ell} h^{\ell+1}/\sqrt N"] if evolution.null != 0 else []

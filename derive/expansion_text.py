@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import sympy as sp
 
-from .derivation import Derivation, Step, to_latex
+from .derivation import Derivation, Step, factor_latex, to_latex
 from .symbols import x
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ GREEK = (r"\mu", r"\nu", r"\alpha", r"\beta", r"\gamma", r"\delta")
 def term_latex(term: Term, names: Mapping[int, str], known: Mapping[sp.Expr, str], averaged: bool = True) -> str:
     """One summand: coefficient, sum, functionals, kernel entries, functions."""
     summed = sorted({i for node in (*term.nodes, *term.later) for i in node.indices})
-    pieces = [] if term.number == 1 else [_number(term.number)]
+    pieces = [] if term.number == 1 else [factor_latex(term.number)]
     if summed:
         pieces.append(rf"\sum_{{{' '.join(names[i] for i in summed)}}}")
     pieces += [node_latex(node, names) + "(t)" for node in term.nodes] + [node_latex(node, names) + "(s)" for node in term.later]
@@ -46,11 +46,6 @@ def node_latex(node: Node, names: Mapping[int, str]) -> str:
 
 def _power(symbol: str, k: int) -> str:
     return "" if k == 0 else f"{symbol}(0)" if k == 1 else f"{symbol}(0)^{{{k}}}"
-
-
-def _number(number: sp.Expr) -> str:
-    text = to_latex(number)
-    return rf"\left({text}\right)" if isinstance(number, sp.Add) else text
 
 
 def _bracketed(f: sp.Expr) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 
 import sympy as sp
 
-from .derivation import Derivation, Step, to_latex
+from .derivation import Derivation, Step, factor_latex, to_latex
 
 LINE_WIDTH = 150  # characters of LaTeX after which a sum is broken; about one line of an A4 page at 10 pt
 
@@ -88,7 +89,7 @@ def broken_sum(expr: sp.Expr) -> list[str]:
     if isinstance(expr, sp.Mul):
         sums = sorted((factor for factor in expr.args if isinstance(factor, sp.Add)), key=lambda e: len(to_latex(e)))
         if sums and len(to_latex(sums[-1])) > LINE_WIDTH // 2:
-            front = to_latex(expr / sums[-1])
+            front = factor_latex(expr / sums[-1])
             inside = broken_sum(sums[-1])
             inside[0] = (rf"{front} \cdot " if front != "1" else "") + r"\Bigl[" + inside[0]
             inside[-1] += r"\Bigr]"
@@ -135,7 +136,8 @@ _UNICODE = {
     "±": r"$\pm$", "½": r"$\tfrac12$", "…": r"\dots{}", "∏": r"$\prod$", "∑": r"$\sum$", "∼": r"$\sim$", "≈": r"$\approx$", "∝": r"$\propto$",
     "⊗": r"$\otimes$", "ϑ": r"$\vartheta$", "Â": r"$\hat A$", "B\u0302": r"$\hat B$", "D\u0302": r"$\hat D$", "Ê": r"$\hat E$",
     "–": "--", "—": "---", "τ": r"$\tau$", "ψ": r"$\psi$", "Ψ": r"$\Psi$", "ω": r"$\omega$", "ε": r"$\varepsilon$", "⊥": r"$\perp$", "⁻": r"$^{-}$",
-    "<": "$<$", ">": "$>$", "χ": r"$\chi$", "∇": r"$\nabla$", "ᵗ": r"$^t$", "⟂": r"$\perp$", "Ξ": r"$\Xi$", "Λ": r"$\Lambda$", "\u0303": "", "\u0307": "",
+    "<": "$<$", ">": "$>$", "χ": r"$\chi$", "∇": r"$\nabla$", "ᵗ": r"$^t$", "⟂": r"$\perp$", "Ξ": r"$\Xi$", "Λ": r"$\Lambda$", "∥": r"$\parallel$", "‖": r"$\|$", "′": r"$'$",
+    "Θ": r"$\Theta$", "Π": r"$\Pi$", "⋯": r"$\cdots$", "←": r"$\leftarrow$", "\u0302": "", "\u0303": "", "\u0307": "", "\u0308": "",
 }  # fmt: skip
 
 
@@ -155,7 +157,30 @@ def _escaped(words: str) -> str:
     escaped = re.sub(r"([#%&_{}])", r"\\\1", words).replace("^", r"\^{}").replace("~", r"\~{}")
     for sign, command in _UNICODE.items():
         escaped = escaped.replace(sign, command)
-    return escaped
+    return _ascii(escaped)
+
+
+_ACCENTS = {"\u0302": "hat", "\u0303": "tilde", "\u0304": "bar", "\u0307": "dot", "\u0308": "ddot"}
+
+
+def _ascii(tex: str) -> str:
+    """LaTeX without signs that pdflatex may not know, for text and formulas alike; a sign without a command is named by its number."""
+    return re.sub(r"[^\x00-\x7f]", lambda match: _plain_sign(match.group()), tex)
+
+
+def _plain_sign(sign: str) -> str:
+    from pylatexenc.latexencode import UnicodeToLatexEncoder
+
+    kind, *parts = unicodedata.decomposition(sign).split() or [""]
+    if kind in ("<super>", "<sub>"):
+        return rf"\ensuremath{{{'^' if kind == '<super>' else '_'}{{{_ascii(chr(int(parts[0], 16)))}}}}}"
+    if sign in _UNICODE:
+        return rf"\ensuremath{{{_UNICODE[sign].strip('$')}}}"
+    if parts and (accent := _ACCENTS.get(chr(int(parts[0], 16)))):
+        return rf"\ensuremath{{\{accent}{{{_ascii(chr(int(kind, 16)))}}}}}"
+    encoder = UnicodeToLatexEncoder(replacement_latex_protection="none", unknown_char_policy="unihex", unknown_char_warning=False)
+    command = encoder.unicode_to_latex(sign)
+    return command if command.startswith(r"\ensuremath") else rf"\text{{{command}}}"
 
 
 def _formula(letters: str) -> str:
@@ -163,13 +188,13 @@ def _formula(letters: str) -> str:
         letters = letters.replace(
             sign, command.strip("$") + (" " if command.startswith("$\\") and command.strip("$")[-1].isalpha() else "")
         )
-    return letters
+    return _ascii(letters)
 
 
 def document(subject: Documented) -> str:
     """A standalone LaTeX document: definitions, derivation, result."""
     rows = " \\\\\n".join(f"${symbol}$ & {text(meaning)}" for symbol, meaning in subject.definitions())
-    return "\n".join(
+    source = "\n".join(
         [
             r"\documentclass[10pt,a4paper]{article}",
             r"\usepackage{amsmath,amssymb}",
@@ -189,3 +214,4 @@ def document(subject: Documented) -> str:
             "",
         ]
     )
+    return _ascii(source)

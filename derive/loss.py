@@ -11,6 +11,7 @@ from functools import cached_property
 
 import sympy as sp
 from sympy.printing.latex import LatexPrinter
+from sympy.printing.precedence import PRECEDENCE
 
 from .derivation import Derivation, Step, to_latex
 from .errors import BadInput
@@ -25,7 +26,8 @@ class over_outputs(sp.Function):
     is_real = True
 
     def _latex(self, printer: LatexPrinter, exp: str | None = None) -> str:
-        return rf"\sum_c {printer._print(self.args[0])}"
+        text = rf"\sum_c {printer.parenthesize(self.args[0], PRECEDENCE['Mul'])}"
+        return text if exp is None else rf"\left({text}\right)^{{{exp}}}"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from functools import cache
 import sympy as sp
 
 from . import fields as F
-from .derivation import Step, to_latex
+from .derivation import Step, factor_latex, to_latex
 from .errors import BadInput
 from .fields import nu, s, t
 from .loss import LOG_Z_LATEX, SQUARED, Loss, loss_of
@@ -148,11 +148,11 @@ class Training:
             found.append(Step("Steps use mini-batches in a given order: an update is an average over the batch of its step.", SHARE_LATEX))
         if self.momentum == 0 and self.weight_decay == 0:
             return found
-        carried = rf"{to_latex(self.momentum)}\, v + u" if self.momentum != 0 else "u"
-        lost = rf" - {to_latex(self.shrink)}\,\theta" if self.weight_decay != 0 else ""
+        carried = rf"{factor_latex(self.momentum)}\, v + u" if self.momentum != 0 else "u"
+        lost = rf" - {factor_latex(self.shrink)}\,\theta" if self.weight_decay != 0 else ""
         step = rf"\theta \leftarrow \theta + v,\qquad v \leftarrow {carried}{lost}"
         two = rf"\theta(t+1) = \bigl({to_latex(1 + self.momentum - self.shrink)}\bigr)\,\theta(t)"
-        two += rf" - {to_latex(self.momentum)}\,\theta(t-1) + u(t)" if self.momentum != 0 else " + u(t)"
+        two += rf" - {factor_latex(self.momentum)}\,\theta(t-1) + u(t)" if self.momentum != 0 else " + u(t)"
         solved = tuple(Step(f"{name.capitalize()}.", equation) for name, equation in self.equations.items())
         return [
             *found,

@@ -1,11 +1,17 @@
 """LaTeX of kernels and equations: it parses everywhere, and compiles where a LaTeX is installed."""
 
+import ast
 import shutil
 import subprocess
+import unicodedata
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import sympy as sp
 from pylatexenc.latexwalker import LatexWalker, LatexWalkerParseError
 
+import derive
 from derive import (
     DFA,
     FA,
@@ -30,7 +36,9 @@ from derive import (
     symmetric_alignment,
     x,
 )
-from derive.derivation import in_unicode
+from derive.derivation import factor_latex, in_unicode, to_latex
+from derive.latex import broken_sum, document
+from derive.loss import over_outputs
 
 SUBJECTS = {
     "fa_relu_2": lambda: lazy_kernel(FA(rho), MLP(2, "relu")),
@@ -68,7 +76,13 @@ def test_documents_parse(name):
     ["fa_relu_2", "gd_gelu_1", "fa_tanh_bias", "equations_FA", "equations_GLN", "training_all", "training_outputs", "learning_feedback", "loss"],
 )
 def test_documents_compile_without_errors(name, tmp_path):
-    (tmp_path / "document.tex").write_text(SUBJECTS[name]().document())
+    printed = compiles(SUBJECTS[name]().document(), tmp_path)
+    assert "Overfull" not in printed, [line for line in printed.splitlines() if "Overfull" in line]
+
+
+def compiles(source, tmp_path):
+    """What pdflatex prints."""
+    (tmp_path / "document.tex").write_text(source)
     done = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "document.tex"],
         cwd=tmp_path,
@@ -77,7 +91,7 @@ def test_documents_compile_without_errors(name, tmp_path):
         timeout=120,
     )
     assert done.returncode == 0, done.stdout[-2000:]
-    assert "Overfull" not in done.stdout, [line for line in done.stdout.splitlines() if "Overfull" in line]
+    return done.stdout
 
 
 def test_a_broken_document_does_not_parse():
@@ -95,3 +109,26 @@ def test_a_broken_document_does_not_parse():
 )
 def test_unicode_of_formulas(tex, expected):
     assert in_unicode(tex) == expected
+
+
+def test_a_sum_before_a_bracketed_sum_is_bracketed():
+    """(a + …)·(b + …): a reader must not take it for a + …·(b + …)."""
+    first, second = (sp.Add(*sp.symbols(f"{letter}_1:30", positive=True)) for letter in "ab")
+    lines = broken_sum(first * second)
+    assert lines[0].startswith(r"\left(") and r"\right) \cdot \Bigl[" in lines[0]
+    assert factor_latex(x - 1) == r"\left(x - 1\right)" and factor_latex(-x) == "- x"
+    assert factor_latex(sp.Sum(lam, (lam, 1, 2))).startswith(r"\left(")
+    assert to_latex(over_outputs(x + 1) ** 2) == r"\left(\sum_c \left(x + 1\right)\right)^{2}"
+
+
+def test_all_signs_of_derivations_can_be_set(tmp_path):
+    """Every sign in a string of `derive`, as text and in a formula's symbol."""
+    constants = (node.value for path in Path(derive.__file__).parent.rglob("*.py") for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Constant))
+    signs = sorted({sign for value in constants if isinstance(value, str) for sign in value if not sign.isascii()})
+    assert "∥" in signs
+    sentences = [f"a {sign} b{sign}" + f", {sign}_1" * (unicodedata.category(sign)[0] == "L") for sign in signs]
+    derivation = derive.Derivation("all signs", tuple(derive.Step(sentence, Symbol("β̃")) for sentence in sentences))
+    source = document(SimpleNamespace(definitions=lambda: [("ξ", "ß")], title=lambda: "β ⟹ 𝔸", latex=derivation.latex, derivation=lambda: derivation))
+    assert source.isascii()
+    if shutil.which("pdflatex"):
+        compiles(source, tmp_path)
