@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import sympy as sp
 
 from . import fields as F
-from .duals import Covariance, PairFunction, pair_function
+from .duals import Covariance, PairFunction, pair_function, slope_in_feedback
 from .errors import DeriveError
 from .fields import c0
 from .symbols import K_mumu, K_munu, K_nunu, z
@@ -28,7 +28,7 @@ def lazy_limit(eqs: DMFTEquations) -> tuple[sp.Expr, ...]:
     """
     bound, depth = eqs.bound, eqs.net.depth
     forward = pair_function("Phi", bound.forward, bound.forward)
-    pulled = pair_function("G", bound.slope, sp.diff(bound.pseudo_gradient, z))
+    pulled = pair_function("G", bound.slope, slope_in_feedback(bound.pseudo_gradient))
     inputs = Covariance(K_mumu, K_munu, K_nunu)
     affine = lambda q: q.map(lambda entry: eqs.net.sigma_w**2 * entry + eqs.net.sigma_b**2)
     _check_forward(eqs)

@@ -12,10 +12,10 @@ from functools import cache
 
 import sympy as sp
 
-from .activations import steps_form
 from .derivation import Step
 from .errors import BadInput, NoClosedForm
 from .gaussian import expectation
+from .piecewise import KINKED, steps_form
 from .symbols import h, m, u, v, x, z
 
 # The covariance of the pair (u, v), by name.
@@ -156,30 +156,72 @@ def pair_function(name: str, left: sp.Expr, right: sp.Expr) -> PairFunction:
 
 
 def _separate(expr: sp.Expr) -> list[tuple[sp.Expr, dict[sp.Symbol, sp.Expr]]]:
-    """A sum of (coefficient, {field: factor in x}); one term if the expression holds a single field."""
-    fields = [field for field in FIELDS if expr.has(field)]
+    """A sum of (coefficient, {field: factor in x}); factors of one field stay in one piece, only those of several are expanded."""
     if expr == 0:
         return []
+    fields = [field for field in FIELDS if expr.has(field)]
     if len(fields) == 1:
         constant, factor = expr.as_independent(fields[0], as_Add=False)
         return [_absorb_number(constant, {fields[0]: factor.subs(fields[0], x)})]
-    result = []
-    for summand in sp.Add.make_args(sp.expand(expr)):
-        coefficient: sp.Expr = sp.Integer(1)
-        factors: dict[sp.Symbol, sp.Expr] = {}
-        for factor in sp.Mul.make_args(summand):
-            inside = [field for field in FIELDS if factor.has(field)]
-            if len(inside) > 1:
-                raise BadInput(
-                    f"the factor {factor} couples the fields {', '.join(map(str, inside))}: a lazy kernel needs products of functions of one "
-                    "field each (h, m and z are independent at t = 0)"
-                )
-            if inside:
-                factors[inside[0]] = factors.get(inside[0], sp.Integer(1)) * factor.subs(inside[0], x)
-            else:
-                coefficient *= factor
-        result.append(_absorb_number(coefficient, factors))
-    return result
+    if isinstance(expr, sp.Add):
+        return [term for summand in expr.args for term in _separate(summand)]
+    factors: dict[sp.Symbol, sp.Expr] = {}
+    coefficient: sp.Expr = sp.Integer(1)
+    for factor in sp.Mul.make_args(expr):
+        inside = [field for field in FIELDS if factor.has(field)]
+        if len(inside) > 1:
+            return _separate_expanded(expr, factor, inside)
+        if inside:
+            factors[inside[0]] = factors.get(inside[0], sp.Integer(1)) * factor.subs(inside[0], x)
+        else:
+            coefficient *= factor
+    return [_absorb_number(coefficient, factors)]
+
+
+def _separate_expanded(product: sp.Expr, factor: sp.Expr, inside: list[sp.Symbol]) -> list[tuple[sp.Expr, dict[sp.Symbol, sp.Expr]]]:
+    """A product with a factor of several fields, that factor expanded."""
+    expanded = sp.expand(factor)
+    if expanded == factor and not isinstance(factor, sp.Add):
+        raise BadInput(
+            f"the factor {factor} couples the fields {', '.join(map(str, inside))}: a lazy kernel needs products of functions of one "
+            "field each (h, m and z are independent at t = 0)"
+        )
+    rest = product / factor
+    return [term for summand in sp.Add.make_args(expanded) for term in _separate(rest * summand)]
+
+
+def slope_in_feedback(pseudo_gradient: sp.Expr) -> sp.Expr:
+    """∂g̃/∂z in the sense of Gaussian integration by parts: where g̃ jumps in z, the δ is kept, as a summand of its own.
+
+    Jumps of factors with one field only; `pair_function` refuses others.
+    """
+    kinked = any(z in part.free_symbols for kind in KINKED for part in pseudo_gradient.atoms(kind))
+    if not kinked:
+        return sp.diff(pseudo_gradient, z)
+    total = sp.S.Zero
+    for coefficient, factors in _separate(pseudo_gradient):
+        derived = sp.diff(steps_form(factors.get(z, sp.S.One)), x)
+        smooth = derived.replace(sp.DiracDelta, lambda *_: sp.S.Zero)
+        masses = (term for term in sp.Add.make_args(sp.expand(derived)) if term.has(sp.DiracDelta))
+        others = sp.Mul(coefficient, *(factor.subs(x, field) for field, factor in factors.items() if field != z))
+        total += others * smooth.subs(x, z)
+        for mass in masses:
+            total += others * _at_its_place(mass).subs(x, z)
+    return total
+
+
+def _at_its_place(mass: sp.Expr) -> sp.Expr:
+    """c(x) δ(x − t) as c(t) δ(x − t)."""
+    factor, delta = _point_mass(mass)
+    return factor * delta
+
+
+def _point_mass(mass: sp.Expr) -> tuple[sp.Expr, sp.DiracDelta]:
+    """c(t) and δ(x − t)."""
+    deltas = [factor for factor in sp.Mul.make_args(mass) if isinstance(factor, sp.DiracDelta)]
+    if len(deltas) != 1 or len(deltas[0].args) != 1 or deltas[0].args[0].diff(x) != 1:
+        raise BadInput(f"the average of {mass} is not known: give a pseudo-gradient whose jumps in z are at numbers")
+    return (mass / deltas[0]).subs(x, x - deltas[0].args[0]), deltas[0]
 
 
 def _absorb_number(coefficient: sp.Expr, factors: dict[sp.Symbol, sp.Expr]) -> tuple[sp.Expr, dict[sp.Symbol, sp.Expr]]:
@@ -198,11 +240,23 @@ def dual(f: sp.Expr, g: sp.Expr) -> Dual:
     if {u, v} & parameters:
         clash = ", ".join(sorted(map(str, {u, v} & parameters)))
         raise BadInput(f"the parameter {clash} of {f}, {g} has the name of a Gaussian variable: rename it")
+    if g.has(sp.DiracDelta):
+        return _of_point_mass(f, g)
     f_steps, g_steps = steps_form(f), steps_form(g)
     pair = sp.Matrix([[q_mumu, q_munu], [q_munu, q_nunu]])
     closed, steps, reason = _try(f_steps.subs(x, u) * g_steps.subs(x, v), pair, (u, v))
     diagonal, diagonal_steps, _ = _try(f_steps.subs(x, u) * g_steps.subs(x, u), sp.Matrix([[q_mumu]]), (u,))
     return Dual(f, g, closed, diagonal, reason, steps, diagonal_steps)
+
+
+def _of_point_mass(f: sp.Expr, g: sp.Expr) -> Dual:
+    """E[f c δ(v − t)] for an f that is a constant: c f times the density of v at t."""
+    value, delta = _point_mass(g)
+    if x in f.free_symbols:
+        raise BadInput(f"the average of {f} times {g} is not known: jumps of a pseudo-gradient may be in z only")
+    density = lambda q: value * f * sp.exp(-((x - delta.args[0]) ** 2) / (2 * q)) / sp.sqrt(2 * sp.pi * q)
+    steps = (Step("A δ leaves the density of the Gaussian at its place", density(q_nunu)),)
+    return Dual(f, g, density(q_nunu), density(q_mumu), "", steps, steps)
 
 
 def _try(integrand: sp.Expr, cov: sp.Matrix, variables: tuple[sp.Symbol, ...]) -> tuple[sp.Expr | None, tuple[Step, ...], str]:

@@ -20,13 +20,13 @@ from pathlib import Path
 import sympy as sp
 
 from .derivation import Derivation
-from .duals import Covariance, Dual, PairFunction, pair_function
+from .duals import Covariance, Dual, PairFunction, pair_function, slope_in_feedback
 from .errors import BadInput
 from .fields import t as time
 from .latex import Documented
 from .network import MLP
-from .rules import BoundRule, Rule, require
-from .symbols import Delta, K_mumu, K_munu, K_nunu, z
+from .rules import BoundRule, PathCoefficients, Rule, require
+from .symbols import Delta, K_mumu, K_munu, K_nunu, h, m, z
 
 INPUT = Covariance(K_mumu, K_munu, K_nunu)
 
@@ -67,6 +67,8 @@ class LazyKernel(Documented):
             used |= self.G.free_symbols
             for weight in self.weights[self.deepest_reached - 1 :]:
                 used |= weight.free_symbols
+            if self.G.uses(z):
+                used |= self._feedback_parameters
         return tuple(p for p in self.bound.parameters if p in used)
 
     @property
@@ -138,11 +140,23 @@ class LazyKernel(Documented):
         values = []
         for layer in range(self.depth, 0, -1):
             path = self.bound.path[layer - 1]
-            carried = self.net.sigma_w**2 * ((path.transported + path.initial) ** 2 + path.independent**2)
-            here = _scaled(above, carried, path.direct**2)
+            here = _scaled(above, self.carried(path), path.direct**2)
             values.append(here)
             above = pseudo.on(self.preactivation[layer - 1], gates=INPUT, feedback=here)
         return tuple(reversed(values))
+
+    @property
+    def _feedback_parameters(self) -> set[sp.Symbol]:
+        """Free symbols of Cov(z̃, z̃) at the layers that the signal reaches."""
+        used = self.bound.pseudo_gradient.free_symbols - {h, m, z, Delta}
+        for path in self.bound.path[self.deepest_reached - 1 :]:
+            for coefficient in (self.carried(path), path.direct):
+                used |= coefficient.free_symbols
+        return used
+
+    def carried(self, path: PathCoefficients) -> sp.Expr:
+        """What of E[g̃ g̃] of the layer above is in Cov(z̃, z̃): W(t) and W(0) are the same matrix at t = 0, V is another one."""
+        return self.net.sigma_w**2 * ((path.transported + path.initial) ** 2 + path.independent**2)
 
     # ---- what a reader asks for --------------------------------------------------------------------------------------
 
@@ -223,7 +237,7 @@ def lazy_kernel(rule: Rule, net: MLP) -> LazyKernel:
     """
     require(rule, net)
     bound = rule.frozen_at(time).bind(net)
-    pulled = sp.diff(bound.pseudo_gradient, z)
+    pulled = slope_in_feedback(bound.pseudo_gradient)
     weights = tuple(path.transported + path.initial for path in bound.path)
     if Delta in pulled.free_symbols and any(weight != 0 for weight in weights):
         raise BadInput(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import sympy as sp
 
 from .derivation import Derivation, Step, to_latex
-from .duals import Covariance, Dual, PairFunction, q_munu
+from .duals import Covariance, Dual, PairFunction, q_munu, slope_in_feedback
 from .latex import aligned
 from .symbols import Delta, K_munu, h, layer_symbol, m, x, z
 
@@ -217,7 +217,7 @@ def _dual_steps(dual: Dual) -> Iterator[Step]:
 def _backward_steps(kernel: LazyKernel) -> list[Step]:
     """Stein's lemma on the feedback field."""
     bound = kernel.bound
-    pulled = sp.diff(bound.pseudo_gradient, z)
+    pulled = slope_in_feedback(bound.pseudo_gradient)
     if pulled == 0:
         names = f"g̃ = {bound.rule.pseudo_gradient} does not contain the feedback field z̃"
         return [

@@ -304,7 +304,7 @@ class Pairs:
 
     def factor(self, dual: Dual, q: Names, index: int) -> str:
         """A dual at one entry."""
-        if index != 1:
+        if index != 1 or q[0] == q[1] == q[2]:
             return self.writer.call(dual, "_diagonal", q[index])
         root = f", {self.root(q)}" if self.writer.expectation(dual).takes_root else ""
         return self.writer.call(dual, "", ", ".join(q) + root)
@@ -334,10 +334,13 @@ class Pairs:
         values, pseudo_gradients = [], []
         for layer in range(self.kernel.depth, 0, -1):
             path = bound.path[layer - 1]
-            carried = self.kernel.net.sigma_w**2 * ((path.transported + path.initial) ** 2 + path.independent**2)
-            direct = self.writer.printer.doprint(path.direct**2)
-            entries = [" + ".join(part for part in (product(self.coefficient(carried), entry), direct) if part != "0") for entry in above]
-            here = self.each(partial(self._put_entry, f"Z_{layer}", entries))
+            carried, direct = self.kernel.carried(path), self.writer.printer.doprint(path.direct**2)
+            if above == ("1", "1", "1") or carried == 0:  # the same feedback field for all examples
+                value = f"jnp.full_like({self.inputs[1]}, {self.writer.printer.doprint(carried + path.direct**2)})"
+                here: Names = (self.put(f"Z_{layer}", value),) * 3
+            else:
+                entries = [" + ".join(part for part in (product(self.coefficient(carried), entry), direct) if part != "0") for entry in above]
+                here = self.each(partial(self._put_entry, f"Z_{layer}", entries))
             values.append(here)
             above = self.pair(pseudo, f"H_{layer}", self.sigma[layer - 1], here, f"H^{layer} = E[g̃ g̃]")
             pseudo_gradients.append(above)

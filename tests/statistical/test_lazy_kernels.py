@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import special
 
-from derive import DFA, FA, GD, GLN, MLP, Hebb, lazy_kernel, rho
+from derive import DFA, FA, GD, GLN, MLP, Feedback, Hebb, Rule, alpha, beta, dphi, h, lazy_kernel, rho, sign, z
+from derive.activations import hard_tanh, relu
 from numerics import jaxify
 
 WIDTH, NETWORKS = 500, 300
@@ -91,3 +92,37 @@ def test_a_shifted_correlation_is_noticed() -> None:
     upper = np.triu_indices(len(X))
     z = lambda value: abs((mean - np.asarray(kernel(X, rho=value)))[upper] / error[upper]).max()
     assert z(0.6) < 4.5 and z(0.9) > 8
+
+
+def nonlinear_feedback(g, initial: float, independent: float, direct: float, networks: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """Two ReLU layers with g̃ = φ̇(h) g(z̃): mean and standard error over networks of the eNTK at initialisation."""
+    rng, inputs, found = np.random.default_rng(3), X.T / np.sqrt(X.shape[1]), []
+    overlap = lambda a, b: a.T @ b / WIDTH
+    for _ in range(networks):
+        first, (middle, own) = rng.normal(size=(WIDTH, len(inputs))), rng.normal(size=(2, WIDTH, WIDTH)) / np.sqrt(WIDTH)
+        readout, other, *noise = rng.normal(size=(4, WIDTH, 1))
+        h1 = first @ inputs
+        h2 = middle @ PHI["relu"](h1)
+        true = SLOPE["relu"](h2) * readout
+        pseudo = SLOPE["relu"](h2) * g(initial * readout + independent * other + direct * noise[0])
+        below = SLOPE["relu"](h1) * g(initial * middle.T @ pseudo + independent * own.T @ pseudo + direct * noise[1])
+        features = [inputs * np.sqrt(WIDTH), PHI["relu"](h1), PHI["relu"](h2)]
+        factors = [overlap(SLOPE["relu"](h1) * (middle.T @ true), below), overlap(true, pseudo), 1]
+        found.append(sum(factor * overlap(f, f) for factor, f in zip(factors, features, strict=True)))
+    return np.mean(found, 0), np.std(found, 0, ddof=1) / np.sqrt(networks)
+
+
+@pytest.mark.parametrize(
+    ("own", "g"),
+    [(sign(z), np.sign), (relu(z), PHI["relu"]), (hard_tanh(z), lambda q: np.clip(q, -1, 1)), (z**3, lambda q: q**3)],
+    ids=["sign", "relu", "hard_tanh", "cube"],
+)
+def test_rules_that_are_not_linear_in_the_feedback(own, g) -> None:
+    """Jumps in z̃ bring its density, and all coefficients of the path enter through its variance."""
+    rule = Rule("own", dphi(h) * own, Feedback(initial=rho, independent=beta, direct=alpha))
+    kernel = jaxify(lazy_kernel(rule, MLP(2, "relu")))
+    mean, error = nonlinear_feedback(g, 0.6, 0.8, 0.5)
+    upper = np.triu_indices(len(X))
+    score = lambda **given: abs((mean - np.asarray(kernel(X, **given)))[upper] / error[upper]).max()
+    assert score(rho=0.6, beta=0.8, alpha=0.5) < 4.5
+    assert score(rho=0.3, beta=0.8, alpha=0.5) > 8

@@ -123,8 +123,9 @@ def test_a_sum_before_a_bracketed_sum_is_bracketed():
 
 def test_all_signs_of_derivations_can_be_set(tmp_path):
     """Every sign in a string of `derive`, as text and in a formula's symbol."""
-    constants = (node.value for path in Path(derive.__file__).parent.rglob("*.py") for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Constant))
-    signs = sorted({sign for value in constants if isinstance(value, str) for sign in value if not sign.isascii()})
+    modules = (ast.parse(path.read_text(encoding="utf-8")) for path in Path(derive.__file__).parent.rglob("*.py"))
+    strings = (node.value for module in modules for node in ast.walk(module) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    signs = sorted({sign for string in strings for sign in string if not sign.isascii()})
     assert "∥" in signs
     sentences = [f"a {sign} b{sign}" + f", {sign}_1" * (unicodedata.category(sign)[0] == "L") for sign in signs]
     derivation = derive.Derivation("all signs", tuple(derive.Step(sentence, Symbol("β̃")) for sentence in sentences))
