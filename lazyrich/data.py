@@ -48,7 +48,7 @@ def digits(classes: Pair = (3, 8), train: int = 20, test: int = 100, seed: int =
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
-    rng = np.random.default_rng(seed)
+    rng = _generator(seed)
     chosen, rest = _draw(labels, classes, train, rng, "digits")
     held, _ = _draw(labels[rest], classes, test, rng, f"digits, after {train} training images were taken,")
     return _two_classes((images[chosen], labels[chosen]), (images[rest][held], labels[rest][held]), classes, "digits")
@@ -73,7 +73,7 @@ def ten_classes(source: str, train: int, test: int, seed: int = 0) -> tuple[Imag
         seed: of the draw.
     """
     kind, _, folder = source.partition(":")
-    rng = np.random.default_rng(seed)
+    rng = _generator(seed)
     if kind == "digits" and not folder:
         from sklearn.datasets import load_digits
 
@@ -201,8 +201,14 @@ def _find(folder: str | Path, name: str) -> Path:
 # ---- from images to X and y -----------------------------------------------------------------------------------------
 
 
+def _generator(seed: int) -> np.random.Generator:
+    from numerics.errors import seed_number  # here, because it loads JAX
+
+    return np.random.default_rng(seed_number("seed", seed))
+
+
 def _from_parts(train: Images, test: Images, classes: Pair, P: int, P_test: int, seed: int, name: str) -> TwoClasses:
-    rng = np.random.default_rng(seed)
+    rng = _generator(seed)
     chosen, _ = _draw(train[1], classes, P, rng, f"{name} (training part)")
     held, _ = _draw(test[1], classes, P_test, rng, f"{name} (test part)")
     return _two_classes((train[0][chosen], train[1][chosen]), (test[0][held], test[1][held]), classes, name)

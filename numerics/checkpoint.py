@@ -21,6 +21,7 @@ import numpy as np
 from .dynamics import Dynamics
 from .errors import positive_integer
 from .jaxify import jaxify
+from .objective import Objective
 from .problem import Problem
 from .sampling import Innovations
 from .solution import Solution
@@ -278,10 +279,8 @@ def _compare(path: Path, own: Keeper, saved: Mapping[str, Any], arrays: Mapping[
     differences = []
     if saved["solver"] != own.header["solver"]:
         differences.append(f"the solver is {saved['solver']} there and {own.header['solver']} here")
-    for name in sorted({*own.problem, *(key.removeprefix("problem/") for key in arrays if key.startswith("problem/"))}):
-        theirs, ours = arrays.get(f"problem/{name}"), own.problem.get(name)
-        if theirs is None or ours is None or not np.array_equal(theirs, ours):
-            differences.append(_difference(name, theirs, ours))
+    stored = {name.removeprefix("problem/"): array for name, array in arrays.items() if name.startswith("problem/")}
+    differences += problem_differences(stored, own.problem)
     if saved["source_hash"] != own.header["source_hash"]:
         differences.append(f"the rule is {saved['rule']} there and {own.header['rule']} here, or the network is another")
     for group in ("parameters", "settings"):
@@ -298,11 +297,23 @@ def _compare(path: Path, own: Keeper, saved: Mapping[str, Any], arrays: Mapping[
         raise ValueError(f"{path} was written by other versions ({'; '.join(changed)}): the result would mix both; use those, or {remedy}")
 
 
-def _difference(name: str, theirs: np.ndarray | None, ours: Any) -> str:
+def problem_differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """What differs between two problems, given by their `arrays`: a stored one there, and the one here."""
+    unequal = lambda a, b: a is None or b is None or not np.array_equal(a, b)
+    pairs = {name: (theirs.get(name), ours.get(name)) for name in sorted({*theirs, *ours})}
+    return [_difference(name, *pair) for name, pair in pairs.items() if unequal(*pair)]
+
+
+def _difference(name: str, theirs: Any, ours: Any) -> str:
+    if name == "loss":
+        there, here = (Objective.of("squared" if source is None else str(source)).name for source in (theirs, ours))
+        return f"loss is {there!r} there and {here!r} here" if there != here else f"loss is another {here!r}"
+    if name in ("momentum", "weight_decay"):
+        theirs, ours = (np.float64(0.0 if value is None else value) for value in (theirs, ours))
     if theirs is None or ours is None:
         return f"{name} is given only {'here' if theirs is None else 'there'}"
     if np.ndim(theirs) == 0 and np.ndim(ours) == 0:
-        return f"{name} is {theirs.item()!r} there and {ours!r} here"
+        return f"{name} is {np.asarray(theirs).item()!r} there and {np.asarray(ours).item()!r} here"
     return f"{name} holds other numbers"
 
 

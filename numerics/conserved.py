@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from .dmft import real_type
 from .dynamics import Dynamics, dynamics, settle
-from .errors import positive_integer
+from .errors import positive_integer, seed_number
 from .finite import draw, initialise
 from .jaxify import jaxify
 from .problem import Problem
@@ -87,7 +87,7 @@ def track_laws(
         raise ValueError("no laws to track: conservation_laws found none for this rule and network; its .violations say why")
     if p.outputs > 1:
         raise ValueError(f"y has {p.outputs} outputs: track_laws follows networks with one (the laws hold for any number); give one column of y")
-    width = positive_integer("width", width, "a number of neurons in a hidden layer")
+    width, seed = positive_integer("width", width, "a number of neurons in a hidden layer"), seed_number("seed", seed)
     bound, values = dynamics(laws[0].rule, laws[0].net, parameters)
     if any(law.rule != laws[0].rule or law.net != laws[0].net for law in laws):
         raise ValueError("the laws are of different rules or networks: track those of one at a time")

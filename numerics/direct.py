@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 
 from . import safe
 from .draws import normal
-from .errors import positive_integer
+from .errors import positive_integer, seed_number
 from .networks import ACTIVATIONS, Classes, Layer, NetworkTraining, Setup, Weights, _cross_entropy, _forward, _update
 
 PROBED = 256  # training examples on which errors are compared
@@ -113,11 +113,11 @@ def train_direct(
     kind = jnp.dtype(dtype or jnp.result_type(float))
     sizes = (data.X.shape[1], *widths, data.count)
     steps = _times(times)
-    F = tuple(np.asarray(f, kind) for f in (direct_feedback(sizes, feedback_seed) if feedback is None else feedback))
+    F = tuple(np.asarray(f, kind) for f in (direct_feedback(sizes, seed_number("feedback_seed", feedback_seed)) if feedback is None else feedback))
     if [f.shape for f in F] != (expected := [(n, data.count) for n in widths]):
         raise ValueError(f"feedback of shapes {[f.shape for f in F]}: the hidden layers need {expected}")
     setup = Setup(None, activation, NetworkTraining(batch=batch, rate=rate, momentum=0.0), direct, False, _sharing(shared, sizes))
-    keys = jax.random.split(jax.random.key(seed), positive_integer("seeds", seeds, "a number of networks"))
+    keys = jax.random.split(jax.random.key(seed_number("seed", seed)), positive_integer("seeds", seeds, "a number of networks"))
     arrays = tuple(jnp.asarray(value, kind if value.ndim == 2 else None) for value in (data.X, data.labels, data.X_test, data.labels_test))
     weights = jax.vmap(lambda key: _start(key, sizes, F if direct else None, setup, start, kind))(keys)
     advance = jax.jit(jax.vmap(partial(_advance, arrays, setup), in_axes=(0, 0, None, None)))

@@ -19,7 +19,7 @@ from .causal import Plan, Seconds, run
 from .checkpoint import Keeper, open_checkpoint
 from .control import Lazy, controlled, lazy_limit
 from .dynamics import Dynamics, dynamics, kept, refuse_outputs
-from .errors import positive_integer
+from .errors import positive_integer, seed_number
 from .infinite import Layout
 from .linear import solve_linear
 from .order_parameters import DenseKernel, FactoredKernel, FieldKernel, Kernel, Layers
@@ -92,8 +92,8 @@ def solve_dmft(
             up to T P = 1000, and conditional where that is more accurate at equal cost (one device, double precision, no checkpoint,
             samples ≥ 32 P (P + 1)). `settings["method"]` tells which it was.
         sampling: "sobol", "moments" or "plain".
-        tol: wanted standard error of the loss, relative to the loss at t = 0, at all times: the number of samples is doubled until it
-            is met. `stats["status"]` tells whether it was.
+        tol: wanted standard error of the loss, relative to the loss at t = 0 (to the largest |loss| over time if that is not positive), at
+            all times: the number of samples is doubled until it is met. `stats["status"]` tells whether it was.
         max_samples: no more samples than these.
         rank_tol: energy of a new direction, relative to the field's, below which it is not followed. Default 1e-7 (float32: 1e-5, beyond 4096
             samples 0.04/S; exact 1e-14; conditional 1e-6) times min(1, γ0²), but not below what rounding leaves: float32 loses features
@@ -137,9 +137,10 @@ def solve_dmft(
     samples = positive_integer("samples", samples, "a number of single-site samples")
     replicas = positive_integer("replicas", replicas, "a number of independent replicas")
     max_samples = positive_integer("max_samples", max_samples, "a number of single-site samples")
-    for name, value in (("capacity", capacity), ("chunk", chunk)):
-        if value is not None:
-            positive_integer(name, value, "a number of directions" if name == "capacity" else "a number of steps")
+    seed = seed_number("seed", seed)
+    capacity = None if capacity is None else positive_integer("capacity", capacity, "a number of directions")
+    chunk = None if chunk is None else positive_integer("chunk", chunk, "a number of steps")
+    two_time, responses, adjoint = bool(two_time), bool(responses), bool(adjoint)
     if method not in METHODS:
         raise ValueError(f"method={method!r} is not known: give one of {', '.join(map(repr, METHODS))}")
     tol = _wanted_error(tol, replicas)
@@ -328,8 +329,9 @@ def refined(solve: Callable[[Innovations, str], Solution], innovations: Innovati
 
 
 def loss_error(solution: Solution) -> float:
-    """The largest standard error of the loss over time, relative to the loss at t = 0."""
-    return float(np.max(solution.loss_se) / solution.loss[0]) if solution.loss[0] > 0 else 0.0
+    """The largest standard error of the loss over time, relative to the loss at t = 0, or to the largest |loss| if that is not positive."""
+    unit = solution.loss[0] if solution.loss[0] > 0 else np.max(np.abs(solution.loss))
+    return float(np.max(solution.loss_se) / unit) if unit > 0 else 0.0
 
 
 def _more(samples: int, excess: float, max_samples: int) -> int:

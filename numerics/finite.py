@@ -17,7 +17,7 @@ from .dense import DenseInput, DenseMatrix, DenseReadout
 from .dmft import real_type
 from .draws import folded, normals
 from .dynamics import Dynamics, dynamics, refuse_outputs
-from .errors import positive_integer
+from .errors import positive_integer, seed_number
 from .order_parameters import DenseKernel, Layers, mean_and_error
 from .problem import Problem
 from .progress import Progress
@@ -76,7 +76,7 @@ def train_finite(
     Source: THEORY sections 1 and 2.
     """
     width = positive_integer("width", width, "a number of neurons in a hidden layer")
-    seeds = positive_integer("seeds", seeds, "a number of networks")
+    seeds, seed = positive_integer("seeds", seeds, "a number of networks"), seed_number("seed", seed)
     bound, values = dynamics(rule, net, parameters)
     refuse_outputs(p, bound)
     kind = real_type(dtype)

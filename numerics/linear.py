@@ -55,6 +55,7 @@ def solve_linear(
     module = jaxify(rule.dmft_equations(net).linear())
     values = settle(module.NAME, module.PARAMETERS, parameters)
     bound, _ = dynamics(rule, net, parameters)
+    responses = bool(responses)
     with np.errstate(over="ignore", invalid="ignore"):
         march = _March(p, module, values, responses)
         for t in range(p.steps):

@@ -27,7 +27,7 @@ from jaxtyping import Array, Float
 
 from .draws import integers, normal, normals, split
 from .dynamics import settle
-from .errors import positive_integer
+from .errors import positive_integer, seed_number
 from .jaxify import jaxify
 
 ACTIVATIONS: dict[str, Callable] = {"tanh": jnp.tanh, "relu": jax.nn.relu, "linear": lambda q: q}
@@ -177,7 +177,7 @@ def train_network(
         raise ValueError(f"activation={activation!r} is not known here: give one of {', '.join(map(repr, ACTIVATIONS))}")
     setup = Setup(jaxify(regulariser) if regulariser is not None else None, activation, training or NetworkTraining())
     values = _swept(setup, parameters)
-    keys = jax.random.split(jax.random.key(seed), positive_integer("seeds", seeds, "a number of networks"))
+    keys = jax.random.split(jax.random.key(seed_number("seed", seed)), positive_integer("seeds", seeds, "a number of networks"))
     arrays = tuple(jnp.asarray(each) for each in (data.X, data.labels, data.X_test, data.labels_test))
     sizes = (data.X.shape[1], *widths, data.count)
     how = setup.training

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import SolveFailed, positive_integer
+from .errors import SolveFailed, positive_integer, seed_number
 from .online import OnlineSolution, alignment, checked, covariance, module_from
 
 BLOCK = 256  # examples drawn at a time
@@ -37,6 +37,7 @@ def simulate_online(
         SolveFailed: weights became infinite.
     """
     D, seeds = positive_integer("D", D, "an input dimension"), positive_integer("seeds", seeds, "a number of runs")
+    first_seed = seed_number("first_seed", first_seed)
     module = module_from(ts.source())
     given = {"Q": Q, "R": R, "T": T, "A": A, "v": v, "F": F, "eta": eta, "sigma": sigma, "kappa": kappa}
     arrays, times, batch = checked(module, given, parameters, t)

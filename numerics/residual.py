@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .draws import integer, normal
+from .errors import positive_integer, seed_number
 from .jaxify import jaxify
 from .networks import Classes, NetworkRun, NetworkTraining, Setup, _angle, _cross_entropy, _descent, copied_gradient, parted
 
@@ -143,7 +144,7 @@ def train_residual(
         Angles and gains of all maps but the stem, in the order of `shapes`.
 
     Raises:
-        ValueError: images that are not side × side.
+        ValueError: images that are not side × side, or a number of networks or a seed that is none.
     """
     if data.X.shape[1] != side**2:
         raise ValueError(f"side={side} does not fit images of {data.X.shape[1]} numbers: they need side² of them")
@@ -151,7 +152,7 @@ def train_residual(
     setup = Setup(jaxify(regulariser) if regulariser is not None else None, "relu", training)
     square = lambda X: jnp.asarray(X, jnp.float32).reshape(-1, side, side, 1)
     arrays = square(data.X), jnp.asarray(data.labels), square(data.X_test), jnp.asarray(data.labels_test)
-    keys = jax.random.split(jax.random.key(seed), seeds)
+    keys = jax.random.split(jax.random.key(seed_number("seed", seed)), positive_integer("seeds", seeds, "a number of networks"))
     sizes = shapes(1, stages, data.count)
     run = jax.jit(lambda key: _run(arrays, sizes, stages, setup, key))
     found = [np.stack(each) for each in zip(*(run(key) for key in keys), strict=True)]

@@ -40,6 +40,18 @@ class Snapshot:
         return f"Snapshot(h, z{gates} of layers 1…{len(self.h)}: {R} replicas, {P} examples, {N} sites)"
 
 
+def listed(name: str, times: Iterable[int]) -> tuple[int, ...]:
+    """What the argument `name` holds.
+
+    Raises:
+        ValueError: it is no list of times.
+    """
+    try:
+        return tuple(times)
+    except TypeError:
+        raise ValueError(f"{name}={times!r} is not a list of times: give for example {name}=[0, -1]") from None
+
+
 def times_of(name: str, times: Iterable[int], steps: int) -> tuple[int, ...]:
     """Times in order, each once, none negative.
 
@@ -49,10 +61,10 @@ def times_of(name: str, times: Iterable[int], steps: int) -> tuple[int, ...]:
         steps: T.
 
     Raises:
-        ValueError: one is not an integer or was not recorded.
+        ValueError: there is no list of them, or one is not an integer or was not recorded.
     """
     found = set()
-    for t in times:
+    for t in listed(name, times):
         if isinstance(t, bool) or not isinstance(t, int | np.integer) or not -steps <= t < steps:
             raise ValueError(f"{name} has {t!r}, which is no recorded time: give integers from 0 to {steps - 1} (or negative, from the end)")
         found.add(int(t) % steps)

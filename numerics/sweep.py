@@ -18,14 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoint import problem_hash
-from .dmft import solve_dmft
+from .checkpoint import problem_differences, problem_hash
+from .dmft import real_type, solve_dmft
 from .dynamics import dynamics
+from .errors import seed_number
 from .finite import train_finite
 from .jaxify import jaxify
 from .lazy import solve_lazy
 from .problem import Problem
 from .progress import Progress
+from .snapshots import listed
 from .solution import Solution
 
 SOLVERS: dict[str, Callable[..., Solution]] = {"dmft": solve_dmft, "lazy": solve_lazy, "finite": train_finite}
@@ -165,10 +167,10 @@ class _Task:
                 raise ValueError(f"{name}={options[name]!r} is neither a field of the problem, a parameter of the rule nor an argument of "
                                  f"{SOLVERS[solver].__name__}: known are {', '.join(known)}")  # fmt: skip
         # 1 and 1.0 are the same point
-        number = lambda name, value: float(value) if name in (*FIELDS, *parameters) and name != "steps" else value
+        number = lambda name, value: float(value) if name in (*FIELDS, *parameters) and name != "steps" else _plain(name, value)
         axes = {name: _values(name, [number(name, value) for value in given]) for name, given in options.items()
                 if name not in (*INDIFFERENT, *TIMES) and _is_many(given)}  # fmt: skip
-        fixed = {name: given for name, given in options.items() if name not in axes}
+        fixed = {name: _plain(name, given) for name, given in options.items() if name not in axes}
         return _Task(solver, problem, once, net, parameters, axes, {"throw": False, **fixed}, every)
 
     @property
@@ -187,7 +189,7 @@ class _Task:
             return SOLVERS[self.solver](p, self.rule, self.net, **options), False
         target = folder / file_name(point)
         if target.exists():
-            return _checked(target, request), True
+            return _checked(target, request, p), True
         unfinished = folder / f".{target.name}.checkpoint"
         if self.solver != "lazy" and self.every is not None:
             options |= {"checkpoint": unfinished, "every": self.every}
@@ -244,8 +246,23 @@ def _is_many(value: Any) -> bool:
     return (isinstance(value, np.ndarray) and value.ndim > 0) or (isinstance(value, Sequence) and not isinstance(value, str))
 
 
+def _plain(name: str, value: Any) -> Any:
+    """An argument as JSON and file names have it: what NumPy has its own types for is the same request as without."""
+    if name == "seed":
+        return seed_number(name, value)
+    if name == "dtype" and value is not None:
+        return str(real_type(value))
+    if name in TIMES and value is not None:
+        return tuple(map(_item, listed(name, value)))
+    return _item(value)
+
+
+def _item(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _values(name: str, given: Any) -> tuple:
-    values = tuple(value.item() if isinstance(value, np.generic) else value for value in given)
+    values = tuple(given)
     if not values:
         raise ValueError(f"{name}=[] has no values: give at least one")
     if len(set(values)) < len(values):
@@ -253,7 +270,7 @@ def _values(name: str, given: Any) -> tuple:
     return values
 
 
-def _checked(path: Path, request: Mapping[str, Any]) -> Solution:
+def _checked(path: Path, request: Mapping[str, Any], p: Problem) -> Solution:
     """A stored solution, if it is the one that is asked for."""
     remedy = "give another out=, or delete the file to solve it again"
     solution = Solution.load(path)
@@ -262,11 +279,11 @@ def _checked(path: Path, request: Mapping[str, Any]) -> Solution:
         raise ValueError(f"{path} was not saved by a sweep, so that nothing says how it was solved: {remedy}")
     names = [name for name in dict.fromkeys((*request, *stored)) if stored.get(name) != request.get(name)]
     show = lambda name: f"{name} is {stored.get(name)!r} there and {request.get(name)!r} here"
-    differences = [show(name) for name in names if name not in ("problem", "source")]
+    differences = [show(name) for name in names if name not in ("problem", "source", *FIELDS)]
     if "source" in names and "rule" not in names:
         differences.append("the rule or the network is another of the same name")
-    if "problem" in names and not {*FIELDS} & {*names}:
-        differences.append("X, y or test data are others")
+    if "problem" in names:
+        differences += problem_differences(solution.problem.arrays(), p.arrays())
     if differences:
         raise ValueError(f"{path} holds another solution ({'; '.join(differences)}): {remedy}")
     return solution

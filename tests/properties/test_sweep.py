@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -123,8 +124,18 @@ def test_files_of_something_else_are_refused(tmp_path):
     run()
     with pytest.raises(ValueError, match=r"eta=0.1.npz holds another solution .rho is 0.5 there and 0.7 here.*delete the file"):
         run(rho=0.7)
-    with pytest.raises(ValueError, match="X, y or test data are others"):
-        run(problem(X_test=np.ones((1, 5))))
+    others = {
+        "X_test is given only here": {"X_test": np.ones((1, 5))},
+        "loss is 'squared' there and 'logistic' here": {"y": [1, -1, 1], "loss": "logistic"},
+        "batches is given only here": {"batches": [[0, 1], [2]]},
+        "momentum is 0.0 there and 0.5 here": {"momentum": 0.5},
+        "y holds other numbers": {"y": [1, -1, 1]},
+    }
+    for message, changed in others.items():
+        with pytest.raises(ValueError, match=message):
+            run(replace(problem(), **changed))
+    with pytest.raises(ValueError, match=r"another solution .batches is given only here.: give"):
+        run(problem(batches=[[0, 1], [2]]))
     with pytest.raises(ValueError, match=r"rule is 'FA.rho=rho.' there and 'GD' here"):
         sweep(problem(), GD(), NET, solver="lazy", out=tmp_path, eta=[0.1])
     solve_lazy(problem(), FA(0.5), NET).save(tmp_path / "eta=0.1.npz")
@@ -133,6 +144,20 @@ def test_files_of_something_else_are_refused(tmp_path):
     (tmp_path / "eta=0.1.npz").write_bytes(b"half a file")
     with pytest.raises(ValueError, match="truncated or of another kind"):
         run()
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    """A sweep accepts the files of one that was asked for the same with NumPy's types."""
+    settings = {"width": 8, "seeds": 1, "seed": 3, "dtype": "float64", "two_time": True, "snapshots": (0, 2)}
+    as_numpy = {"width": np.int64(8), "seeds": np.int32(1), "seed": np.uint8(3), "dtype": np.float64, "two_time": np.True_, "snapshots": np.array([0, 2])}
+    for first, second in ((settings, as_numpy), (as_numpy, settings)):
+        folder = tmp_path / str(first is settings)
+        runs = [sweep(problem(), GD(), NET, solver="finite", out=folder, eta=[0.1], **each) for each in (first, second)]
+        assert [run.skipped for run in runs] == [0, 1]
+    widths = sweep(problem(), GD(), NET, solver="finite", seeds=1, width=[4], dtype=[np.float32], seed=np.array([1]), out=tmp_path)
+    assert list(widths) == [(4, "float32", 1)] and (tmp_path / "width=4,dtype=float32,seed=1.npz").exists()
+    with pytest.raises(ValueError, match="seed=True is not a seed"):
+        sweep(problem(), GD(), NET, seed=[0, True])
 
 
 def test_bad_arguments():
