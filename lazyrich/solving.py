@@ -22,7 +22,7 @@ from lazyrich.arguments import Examples, consecutive_batches
 from numerics import Problem, Solution, solve_dmft, solve_lazy, train_finite
 from numerics.agreement import deviates
 from numerics.checkpoint import problem_hash
-from numerics.errors import positive_integer
+from numerics.errors import positive_integer, seed_number
 from numerics.storage import versions
 
 
@@ -49,6 +49,7 @@ class Settings:
         """Refuse what the solvers would refuse, before the first of them has run."""
         positive_integer("samples", self.samples, "a number of single-site samples")
         positive_integer("replicas", self.replicas, "a number of independent replicas")
+        seed_number("seed", self.seed)
         if self.width != 0:
             positive_integer("width", self.width, "a number of neurons in a hidden layer")
             positive_integer("seeds", self.seeds, "a number of networks")
@@ -180,10 +181,19 @@ def _at_end(name: str, layer: int, solution: Solution) -> tuple[float, float]:
 
 
 def accuracy(solution: Solution) -> float | None:
-    """Share of test examples whose sign is right at the end."""
-    if solution.f_test is None or solution.problem.y_test is None:
+    """Share of test examples that are put into the right class at the end: by the largest of several outputs, or the sign of a single one.
+
+    Returns:
+        None without test targets, and where these name no classes: several outputs whose largest target is not unique, one that is not ±1.
+    """
+    y = solution.problem.y_test
+    if solution.f_test is None or y is None:
         return None
-    return float(np.mean(np.sign(solution.f_test[-1]) == np.sign(solution.problem.y_test)))
+    f = solution.f_test[-1]
+    if y.ndim > 1:
+        unique = np.count_nonzero(y == np.max(y, axis=1, keepdims=True), axis=1) == 1
+        return float(np.mean(np.argmax(f, axis=1) == np.argmax(y, axis=1))) if np.all(unique) else None
+    return float(np.mean(np.sign(f) == y)) if np.all(np.abs(y) == 1) else None
 
 
 # ---- `lazyrich solve` -----------------------------------------------------------------------------------------------
@@ -195,8 +205,9 @@ def run(p: Problem, rule: Rule, net: MLP, settings: Settings, folder: Path, prog
     found = solutions(store, "solution", p, rule, net, settings, progress and sys.stdout.isatty())
     theory, network = found["theory"], found.get("network")
     figure = theory.plot()
-    figure.savefig(folder / "figure.png", dpi=160)
-    figure.savefig(folder / "figure.pdf")
+    drawn = [folder / "figure.png", folder / "figure.pdf"]
+    figure.savefig(drawn[0], dpi=160)
+    figure.savefig(drawn[1])
     summary = {
         "rule": rule.name,
         "activation": str(net.activation),
@@ -207,7 +218,7 @@ def run(p: Problem, rule: Rule, net: MLP, settings: Settings, folder: Path, prog
         "lazy_training_loss": float(found["lazy"].loss[-1]) if "lazy" in found else None,
         "test_accuracy": accuracy(theory),
         "seconds": store.seconds,
-        "files": sorted(str(path) for path in folder.iterdir() if path.suffix != ".json"),
+        "files": sorted(map(str, [*store.saved, *drawn])),
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False), encoding="utf-8")
     return summary

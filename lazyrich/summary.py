@@ -47,7 +47,7 @@ def table(rows: Sequence[Mapping], steps: int, width: int) -> Table:
                 brackets(item["network"], item["network_se"]),
                 _z(item),
             ]
-        found.add_row(entry["rule"], *cells, f"{entry['test_accuracy']['theory']:.2f}")
+        found.add_row(entry["rule"], *cells, _share(entry["test_accuracy"]["theory"]))
     return found
 
 
@@ -97,9 +97,8 @@ def markdown(
         for index, item in enumerate(entry["final"]):
             theory, network, z = _cells(item)
             lines.append(f"| {entry['rule'] if index == 0 else ''} | {item['quantity']} | {theory} | {network} | {z} |")
-        lines.append(
-            f"| | test accuracy | {entry['test_accuracy']['theory']:.2f} | {entry['test_accuracy']['network']:.2f} | |"
-        )
+        shares = [_share(entry["test_accuracy"][part]) for part in ("theory", "network")]
+        lines.append(f"| | test accuracy | {shares[0]} | {shares[1]} | |")
         lines.append(f"| | training loss, lazy limit | {entry['lazy_training_loss']:.4g} | | |")
     lines += ["", "## Time", "", "| solution | seconds |", "| --- | --- |"]
     lines += [f"| {name} | {value:.1f} |" for name, value in seconds.items()]
@@ -119,6 +118,10 @@ def _cells(item: Mapping) -> tuple[str, str, str]:
         value_and_error(item["network"], item["network_se"]),
     )
     return theory, network, _z(item)
+
+
+def _share(accuracy: float | None) -> str:
+    return "–" if accuracy is None else f"{accuracy:.2f}"
 
 
 def _z(item: Mapping) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from io import StringIO
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -153,6 +155,46 @@ def test_solve_from_a_file_prints_a_table(tmp_path):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "mine.npz", X=rng.standard_normal((4, 3)), y=np.array([1.0, -1.0, 1.0, -1.0]))
     words = ["solve", "--data", str(tmp_path / "mine.npz"), "--steps", "3", "--samples", "32", "--replicas", "2"]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "solution_network.npz").write_text("of an earlier run with networks")
     result = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
-    assert "training loss" in result.stdout and "test loss" not in result.stdout and "saved:" in result.stdout
+    assert "training loss" in result.stdout and "test loss" not in result.stdout
+    shown = result.stdout.split("saved: ")[1].strip().split(", ")
+    assert shown == [str(tmp_path / "out" / name) for name in ("figure.pdf", "figure.png", "solution_lazy.npz", "solution_theory.npz")]
+
+
+@pytest.mark.parametrize(
+    "y, right",
+    [
+        ([1.0, -1.0, -1.0], 2 / 3),
+        ([1.0, 0.0, 0.0], None),
+        ([0.3, -1.2, 0.5], None),
+        (np.eye(3)[[0, 1, 1]], 2 / 3),
+        ([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], None),
+    ],
+)
+def test_accuracy_is_of_classes_and_of_nothing_else(y, right):
+    """Outputs that tell the classes of the first two examples, and not of the third."""
+    from lazyrich.solving import accuracy
+
+    y, several = np.array(y), np.ndim(y) == 2
+    outputs = np.array([[0.2, 0.1, -0.3], [-0.2, -0.1, -0.3], [0.1, 0.0, 0.4]]) if several else np.array([0.1, -0.4, 0.2])
+    solution = SimpleNamespace(f_test=outputs[None], problem=SimpleNamespace(y_test=y))
+    assert accuracy(solution) == (None if right is None else pytest.approx(right))
+
+
+def test_tables_do_without_accuracy(finished, monkeypatch):
+    """Where targets name no classes."""
+    from lazyrich import summary
+
+    monkeypatch.setattr(demo, "kernel_line", str)
+    folder, _ = finished
+    rows = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["rules"]
+    for row in rows:
+        row["test_accuracy"] = dict.fromkeys(row["test_accuracy"])
+    text = summary.markdown(rows, demo.FAST, {row["stem"]: row["rule"] for row in rows}, {}, 1.0)
+    assert text.count("| | test accuracy | – | – | |") == len(rows)
+    screen = Console(width=100, file=StringIO())
+    screen.print(summary.table(rows, 6, 64))
+    assert screen.file.getvalue().count("–") == len(rows)
