@@ -62,7 +62,9 @@ class Objective:
 
     def error(self, f: Any, y: Any) -> Any:
         """Δ = −∂loss/∂f for every example and output; works on traced arrays."""
-        return self.module.error(f, y)
+        found, shape = self.module.error(f, y), np.broadcast_shapes(f.shape, y.shape)
+        # f drops out where the loss is linear in it
+        return found if np.shape(found) == shape else found + np.zeros(shape, f.dtype)
 
     def mean(self, f: Any, y: Float[np.ndarray, "P *C"]) -> Float[np.ndarray, "*batch"]:
         """(1/P) Σ_μ Σ_c loss over the last axes, as many as y has."""

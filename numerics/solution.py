@@ -234,13 +234,23 @@ def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _status(p: Problem, f: np.ndarray) -> str:
     if not np.all(np.isfinite(f)):
         return "non-finite"
-    # training that descends never does this
-    return "diverged" if np.any(p.loss(f) > 1e6 * max(float(p.loss(np.zeros(p.y.shape))), 1e-30)) else "ok"
+    return "diverged" if np.any(p.loss(f) > _highest_loss(p)) else "ok"
+
+
+def _highest_loss(p: Problem) -> float:
+    """A loss that training which descends never has: its start, and 10⁶ times the start or what outputs of order one can make of it.
+
+    The start alone is no unit: without targets it is zero, and then the tiny loss that round-off, decay and finite widths leave is more.
+    """
+    none = np.zeros(p.y.shape)
+    start = float(p.loss(none))
+    wrong = np.where(np.asarray(p.objective.error(none, p.y)) > 0, -1.0, 1.0)
+    return start + 1e6 * max(abs(start), float(p.loss(wrong)) - start)
 
 
 def _diagnosis(solution: Solution, K: np.ndarray) -> str:
     p = solution.problem
-    bad = ~np.isfinite(solution.loss) if solution.status == "non-finite" else solution.loss > 1e6 * solution.loss[0]
+    bad = ~np.isfinite(solution.loss) if solution.status == "non-finite" else solution.loss > _highest_loss(p)
     first = int(np.argmax(bad)) if np.any(bad) else 0
     top = float(np.max(np.linalg.eigvals(K).real)) if np.all(np.isfinite(K)) else np.nan
     message = f"the solution of {solution.rule} is {solution.status} from t={first} on"

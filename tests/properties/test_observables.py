@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from derive import DFA, FA, GD, MLP, Hebb
+from derive import DFA, FA, GD, MLP, Hebb, Loss, f, y
 from numerics import Problem, alignment_with, entk_layers, learning_shares, movement, solve_dmft, train_finite
 from numerics.dynamics import dynamics
 from numerics.finite import draw
@@ -32,6 +34,15 @@ def test_layers_add_up(solution):
     descent = np.einsum("tm,tmn,tn->t", Delta, solution.entk, Delta)
     by_hand = np.einsum("tm,ltmn,tn->lt", Delta, terms, Delta) / descent
     assert np.abs(shares - by_hand).max() < 0.02  # ratio of means against mean of ratios of two replicas that differ by 10 %
+
+
+def test_shares_of_a_loss_that_is_linear_in_the_output(solution):
+    """Its error signal is the targets, at all times."""
+    linear = replace(solution, problem=replace(P, loss=Loss("correlation", -y * f)))
+    shares, _ = learning_shares(linear)
+    terms, _ = entk_layers(solution)
+    descent = np.einsum("m,ltmn,n->lt", P.y, terms, P.y)
+    assert np.abs(shares - descent / descent.sum(axis=0)).max() < 0.02  # as above
 
 
 def test_a_layer_is_what_its_weights_contribute():

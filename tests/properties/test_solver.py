@@ -400,6 +400,34 @@ def test_samples_are_doubled_until_the_error_is_met():
     assert short.stats["status"] == "sample limit reached" and short.settings["samples"] == 256
 
 
+def test_errors_of_a_loss_without_sign_are_relative_to_its_size(solution):
+    """A loss that starts at zero, or below, is no unit: before, any tolerance was met."""
+    loss, se = np.array([0.0, -2.0, 1.0]), np.array([0.0, 0.2, 0.1])
+    assert dmft.loss_error(replace(solution, loss=loss, loss_se=se)) == pytest.approx(0.1)
+    assert dmft.loss_error(replace(solution, loss=loss + 1, loss_se=se)) == pytest.approx(0.2)
+    assert dmft.loss_error(replace(solution, loss=0 * loss, loss_se=0 * se)) == 0.0
+
+
+def test_training_without_targets_does_not_diverge():
+    """The loss starts at zero, and what decay makes of the start of a network is tiny, but infinitely more."""
+    p, net = replace(problem(40, weight_decay=1e-3), y=np.zeros(3)), MLP(1, "tanh")
+    train = lambda eta: train_finite(replace(p, eta=eta), GD(), net, width=64, seeds=2, throw=False)
+    found = train(0.3)
+    assert found.status == "ok" and 0 < found.loss[-1] < 1
+    assert train(200.0).status in ("diverged", "non-finite")
+
+
+def test_numbers_of_numpy_can_be_saved(solution, tmp_path):
+    capacity = solution.stats["capacity"]
+    types = {"seed": np.int64(3), "capacity": np.int64(capacity), "responses": np.True_, "adjoint": np.True_, "two_time": np.True_}
+    for name, options in (("a", types), ("b", {"seed": 3, "capacity": capacity})):
+        solve(**options, checkpoint=tmp_path / "run").save(tmp_path / name)
+    assert repr(Solution.load(tmp_path / "a")) == repr(Solution.load(tmp_path / "b"))
+    sim = train_finite(problem(2), FA(0.5), NET, width=8, seeds=1, seed=np.uint8(3), two_time=np.True_, checkpoint=tmp_path / "finite")
+    sim.save(tmp_path / "c")
+    assert Solution.load(tmp_path / "c").settings["seed"] == 3
+
+
 def test_diagnostics_are_there(solution):
     stats = solution.stats
     assert stats["status"] == "converged" and solution.status == "ok"
