@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from .errors import positive_integer
 from .order_parameters import ConstantKernel, DenseKernel, Kernel, Layers
 from .solution import Solution
 
 
-def extrapolate(solutions: Sequence[Solution], order: int = 1) -> Solution:
+def extrapolate(solutions: Iterable[Solution], order: int = 1) -> Solution:
     """Estimate the infinite-width limit from ensembles of networks of several widths.
 
     Every observable is fitted by a polynomial X(N) = X(∞) + c₁/N + … + c_order/N^order. Fluctuations of a network of width N have a variance
@@ -21,7 +22,8 @@ def extrapolate(solutions: Sequence[Solution], order: int = 1) -> Solution:
     relations among each other, and X(∞) is a fixed linear combination of the ensembles' means. Standard errors are propagated from theirs.
 
     Args:
-        solutions: what `train_finite` gave for one problem and rule at more than `order` widths, with independent seeds.
+        solutions: what `train_finite` gave for one problem and rule at more than `order` widths, each with a `seed` of its own: networks of one
+            seed resemble each other at all widths.
         order: highest power of 1/N.
 
     Returns:
@@ -30,10 +32,12 @@ def extrapolate(solutions: Sequence[Solution], order: int = 1) -> Solution:
         near to: much more means that `order` is too low for these widths.
 
     Raises:
-        ValueError: too few widths, or solutions of different problems, rules, parameters or solvers.
+        ValueError: too few widths, an `order` that is none, solutions that share a seed, or solutions of different problems, rules, parameters or
+            solvers.
 
     Source: least squares (Aitken 1935); finite-width corrections in powers of 1/N, THEORY section 5.
     """
+    solutions, order = list(solutions), positive_integer("order", order, "a power of 1/N to fit")
     widths, seeds = _sizes(solutions, order)
     coefficients = combination(widths, widths * seeds, order)
     last = solutions[-1]
@@ -58,8 +62,6 @@ def combination(widths: Float[np.ndarray, "K"], weights: Float[np.ndarray, "K"],
 
 
 def _sizes(solutions: Sequence[Solution], order: int) -> tuple[np.ndarray, np.ndarray]:
-    if order < 1:
-        raise ValueError(f"order={order!r} is no power of 1/N to fit: give order >= 1")
     for sol in solutions:
         if sol.solver != "finite" or "width" not in sol.settings:
             raise ValueError(f"a solution of solver {sol.solver!r} has no width: give what train_finite returned")
@@ -72,7 +74,20 @@ def _sizes(solutions: Sequence[Solution], order: int) -> tuple[np.ndarray, np.nd
     widths = np.array([sol.settings["width"] for sol in solutions], float)
     if len(set(widths)) <= order:
         raise ValueError(f"{len(set(widths))} different widths cannot fix {order + 1} coefficients: give at least {order + 1} widths")
+    _refuse_shared_seeds(solutions)
     return widths, np.array([sol.settings["seeds"] for sol in solutions], float)
+
+
+def _refuse_shared_seeds(solutions: Sequence[Solution]) -> None:
+    of_seed: dict[Any, int] = {}
+    for sol in solutions:
+        seed, width = sol.settings.get("seed"), sol.settings["width"]
+        if seed in of_seed and seed is not None:
+            raise ValueError(
+                f"networks of widths {of_seed[seed]} and {width} share seed={seed!r}: they are drawn from the same random numbers, and the errors of "
+                "the fit are those of independent ones; train each ensemble with a seed of its own, such as seed=width"
+            )
+        of_seed[seed] = width
 
 
 def _combined(pairs: Sequence[tuple[Any, Any]], coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

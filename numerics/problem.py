@@ -26,7 +26,8 @@ class Problem:
         eta: η > 0, the learning rate.
         steps: T ≥ 1, the number of recorded times; entry t is the state before the t-th update.
         X_test, y_test: examples that are predicted and never trained on.
-        loss: "squared", "logistic" (y = ±1), "cross-entropy" (one column of y a class), or a `derive.Loss` of one's own. `problem.loss(f)` evaluates it.
+        loss: "squared", "logistic" (y = ±1), "cross-entropy" (one column of y a class, rows that add up to 1), or a `derive.Loss` of one's own.
+            `problem.loss(f)` evaluates it.
         momentum: β, 0 ≤ β < 1 (heavy ball).
         weight_decay: λ ≥ 0: every weight and bias that is trained shrinks by ηλ a step; frozen feedback and gates do not.
         batches: indices of the examples of each step, in the order in which steps use them, repeated; None for all examples at every step.
@@ -81,6 +82,9 @@ class Problem:
                 f"loss={self.objective.name!r} normalises over outputs, but y has one: give one column of y a class (one-hot), or "
                 "loss='logistic' with y = ±1"
             )
+        for name, targets in (("y", self.y), ("y_test", self.y_test)):
+            if targets is not None:
+                _check_labels(name, targets, self.objective)
         put("momentum", _rate("momentum", self.momentum, 1.0, "each step keeps this share of the last one"))
         limit = 1.0 / self.eta
         put("weight_decay", _rate("weight_decay", self.weight_decay, limit, f"weights lose the share eta·weight_decay a step, eta={self.eta:g}"))
@@ -204,6 +208,22 @@ def _real(name: str, value: object) -> np.ndarray:
     return array
 
 
+def _check_labels(name: str, y: np.ndarray, loss: Objective) -> None:
+    """Refuse targets for which a loss that comes with the project does not say what it is meant to."""
+    if loss == Objective.of("logistic") and not np.all(np.abs(y) == 1):
+        where = tuple(int(i) for i in np.argwhere(np.abs(y) != 1)[0])
+        raise ValueError(
+            f"{name}{list(where)} is {y[where]:g}: loss='logistic' is log(1 + exp(-y f)) of labels y = ±1, and one of zero teaches nothing; "
+            f"give 2*{name} - 1 for labels 0 and 1, np.sign({name}) for others, or loss='squared' for real targets"
+        )
+    if loss == Objective.of("cross-entropy") and not (np.all(y >= 0) and np.allclose(y.sum(axis=1), 1.0, rtol=0.0, atol=1e-5)):
+        row = int(np.argmax(np.any(y < 0, axis=1) | (np.abs(y.sum(axis=1) - 1.0) > 1e-5)))
+        raise ValueError(
+            f"{name}[{row}] is {y[row].tolist()}: targets of loss='cross-entropy' are probabilities of classes, none negative and 1 in all; "
+            "give one-hot rows, np.eye(C)[labels]"
+        )
+
+
 def _positive(name: str, value: object, what: str, hint: str) -> float:
     try:
         number = float(value)  # type: ignore[arg-type]
@@ -224,11 +244,18 @@ def _rate(name: str, value: object, limit: float, what: str) -> float:
     return number
 
 
+def _whole(index: Any) -> int:
+    number = int(index)
+    if isinstance(index, bool | np.bool_) or number != index:
+        raise ValueError
+    return number
+
+
 def _batches(value: Any, P: int) -> tuple[tuple[int, ...], ...]:
     try:
-        found = tuple(tuple(int(index) for index in batch) for batch in value)
-    except (TypeError, ValueError):
-        raise ValueError(f"batches={value!r} are not lists of example indices: give for example [[0, 1], [2, 3]]") from None
+        found = tuple(tuple(_whole(index) for index in batch) for batch in value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"batches={value!r} are not lists of example indices, which are integers: give for example [[0, 1], [2, 3]]") from None
     if not found or not all(found):
         raise ValueError(f"batches={value!r} has no batch, or an empty one: give at least one example for every step")
     for batch in found:

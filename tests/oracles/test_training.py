@@ -21,7 +21,7 @@ BIASED = MLP(depth=2, activation="tanh", sigma_w=1.2, sigma_b=0.4)
 def problem(**training) -> Problem:
     random = np.random.default_rng(5)
     X, X_test = random.normal(size=(3, 6)), random.normal(size=(2, 6))
-    return Problem(X, np.array([1.0, -1.0, 0.5]), gamma0=1.5, eta=0.4, steps=8, X_test=X_test, **training)
+    return Problem(X, np.array([1.0, -1.0, 1.0]), gamma0=1.5, eta=0.4, steps=8, X_test=X_test, **training)
 
 
 def written_out(p: Problem, weights: dict, slope_of_loss, forget: float | None = None, sw: float = 1.2, sb: float = 0.4) -> np.ndarray:
@@ -118,6 +118,17 @@ def test_a_loss_of_ones_own_goes_through_all_solvers():
     assert all(solution.loss[-1] < solution.loss[0] for solution in found)
 
 
+@pytest.mark.parametrize("loss, error", [(Loss("correlation", -y * f), [1.0, -1.0, 1.0]), (Loss("outputs", f), -1.0)], ids=lambda e: getattr(e, "name", ""))
+def test_a_loss_that_is_linear_in_the_output(loss, error):
+    """Its error signal does not depend on f: the lazy limit is a straight line."""
+    p = replace(problem(), loss=loss)
+    lazy = solve_lazy(p, GD(), MLP(1, "erf"))
+    np.testing.assert_allclose(lazy.f, np.arange(8)[:, None] * (p.eta / 3 * lazy.entk[0] @ np.broadcast_to(error, 3)), rtol=1e-12, atol=1e-14)
+    assert lazy.loss[0] == 0 and lazy.loss[-1] < 0
+    exact = solve_linear(replace(p, gamma0=1e-3), GD(), MLP(1, "linear"))
+    np.testing.assert_allclose(exact.f, solve_lazy(p, GD(), MLP(1, "linear")).f, rtol=1e-4, atol=1e-9)
+
+
 def test_files_remember_how_training_went(tmp_path):
     p = problem(**ALL)
     solution = solve_dmft(p, GD(), BIASED, samples=64, replicas=1, checkpoint=tmp_path / "run.ckpt", every=3)
@@ -149,6 +160,8 @@ def test_growing_bases_keep_what_momentum_carries():
         ({"batches": [[0, 3]]}, "does not name examples 0…2"),
         ({"batches": [[1, 1]]}, "each at most once"),
         ({"batches": 3}, "not lists of example indices"),
+        ({"batches": [[0.9], [1.5, 2.2]]}, "which are integers"),
+        ({"batches": [[False, True]]}, "which are integers"),
     ],
 )
 def test_bad_training_is_refused(training, message):

@@ -31,6 +31,11 @@ X, y = np.ones((3, 2)), np.ones(3)
         ({"X_test": np.ones((2, 3))}, "D=3 columns but X has D=2"),
         ({"y_test": np.ones(2)}, "y_test is given without X_test"),
         ({"X_test": np.ones((2, 2)), "y_test": np.ones(3)}, "y_test has 3 entries but X_test has 2 rows"),
+        ({"y": [1, 0, 1], "loss": "logistic"}, r"y\[1\] is 0: .* labels y = ±1.*give 2\*y - 1"),
+        ({"y": [1, -1, 0.5], "loss": "logistic"}, r"y\[2\] is 0\.5: .*np.sign\(y\)"),
+        ({"X_test": X, "y_test": [1, 0, 1], "loss": "logistic"}, r"y_test\[1\] is 0: .*give 2\*y_test - 1"),
+        ({"y": [[1, 0], [1, -1], [0, 1]], "loss": "cross-entropy"}, r"y\[1\] is \[1.0, -1.0\]: .*one-hot"),
+        ({"y": [[1, 0], [0, 1], [1, 1]], "loss": "cross-entropy"}, r"y\[2\] is \[1.0, 1.0\]: .*probabilities of classes"),
     ],
 )
 def test_problem(arguments, message):
@@ -55,6 +60,14 @@ def test_problem(arguments, message):
         (solve_dmft, {"chunk": -1}, "chunk=-1"),
         (train_finite, {"width": "wide"}, "width='wide'"),
         (train_finite, {"seeds": True}, "seeds=True"),
+        (train_finite, {"seeds": np.True_}, "seeds=np.True_"),
+        (train_finite, {"width": np.inf}, "width=inf"),
+        (train_finite, {"seed": -1}, "seed=-1 is not a seed"),
+        (train_finite, {"snapshots": 5}, r"snapshots=5 is not a list of times: give for example snapshots=\[0, -1\]"),
+        (solve_dmft, {"seed": True}, "seed=True is not a seed"),
+        (solve_dmft, {"seed": 1.0}, "seed=1.0 is not a seed"),
+        (solve_dmft, {"seed": 2**63}, r"seed=9223372036854775808 is not a seed.*2\*\*63"),
+        (solve_dmft, {"kernels_at": 5}, r"kernels_at=5 is not a list of times: give for example kernels_at=\[0, -1\]"),
     ],
 )
 def test_solvers(solver, options, message):
@@ -88,4 +101,4 @@ def test_derivations_too(derived):
 
 def test_a_problem_is_shown_in_one_line():
     assert repr(Problem(X, y)) == "Problem(P=3, D=2, γ0=1, η=0.1, T=200)"
-    assert repr(Problem(X, X, X_test=X, momentum=0.5, loss="cross-entropy")).endswith("C=2, P_test=3, momentum=0.5, loss='cross-entropy')")
+    assert repr(Problem(X, X / 2, X_test=X, momentum=0.5, loss="cross-entropy")).endswith("C=2, P_test=3, momentum=0.5, loss='cross-entropy')")

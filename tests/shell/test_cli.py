@@ -280,6 +280,7 @@ def test_formulas_are_arithmetic_and_nothing_else(text):
         (["solve", "--eta", "-0.1"], ["eta=-0.1", "eta > 0"]),
         (["solve", "--gamma0", "0"], ["gamma0=0", "gamma0 > 0"]),
         (["solve", "--steps", "0"], ["steps=0", "steps >= 1"]),
+        (["solve", "--seed", "-1"], ["seed=-1", "0 <= seed"]),
         (["solve", "--samples", "0"], ["samples=0", "samples >= 1"]),
         (["solve", "--classes", "3"], ["--classes 3", "3,8"]),
     ],
@@ -297,10 +298,11 @@ def test_data_with_nan_or_wrong_length_are_named(tmp_path):
         "nan": ({"X": np.where(X == 1, np.nan, X), "y": np.ones(3)}, "X[0, 0] is nan"),
         "flat": ({"X": np.ones(3), "y": np.ones(3)}, "X has shape (3,)"),
         "short": ({"X": X, "y": np.ones(2)}, "y has 2 entries but X has 3 rows"),
+        "labels": ({"X": X, "y": np.array([0, 1, 1])}, "give 2*y - 1", "--loss", "logistic"),
     }
-    for name, (arrays, says) in cases.items():
+    for name, (arrays, says, *words) in cases.items():
         np.savez(tmp_path / f"{name}.npz", **arrays)
-        assert says in refused("solve", "--data", str(tmp_path / f"{name}.npz"), "--out", str(tmp_path / "out"))
+        assert says in refused("solve", "--data", str(tmp_path / f"{name}.npz"), "--out", str(tmp_path / "out"), *words)
     assert not (tmp_path / "out").exists()
 
 

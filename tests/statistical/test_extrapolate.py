@@ -63,7 +63,7 @@ def test_narrow_networks_lead_to_infinite_width(ensembles):
 
 
 def test_errors_are_larger_than_the_widest_ensembles_and_survive_the_disk(ensembles, tmp_path):
-    found = extrapolate(ensembles)
+    found = extrapolate(each for each in ensembles)
     assert found.stats["freedom"] == 1
     assert found.stats["chi2"] >= 0
     assert np.all(found.loss_se[1:] > ensembles[-1].loss_se[1:])
@@ -76,8 +76,12 @@ def test_errors_are_larger_than_the_widest_ensembles_and_survive_the_disk(ensemb
 def test_what_cannot_be_extrapolated_is_refused(ensembles):
     with pytest.raises(ValueError, match="cannot fix 2 coefficients"):
         extrapolate(ensembles[:1])
-    with pytest.raises(ValueError, match="give order >= 1"):
-        extrapolate(ensembles, order=0)
+    for order in (0, 1.5):
+        with pytest.raises(ValueError, match=f"order={order}.*give an integer order >= 1"):
+            extrapolate(ensembles, order=order)
+    twice = replace(ensembles[0], settings={**ensembles[0].settings, "seed": 64})
+    with pytest.raises(ValueError, match=r"widths 16 and 64 share seed=64.*a seed of its own"):
+        extrapolate([twice, *ensembles[1:]])
     other = replace(ensembles[0], problem=problem(1.0))
     with pytest.raises(ValueError, match="different problems"):
         extrapolate([other, *ensembles[1:]])
