@@ -57,10 +57,19 @@ def all_patterns(p: Problem, rule: Dynamics, values: dict[str, float]) -> Gates 
     """
     if not rule.sign_gates:
         return None
+    if not np.any(p.X):
+        return _at_zero(p, rule, values)
     if (found := _in_a_plane(p, rule, values)) is not None:
         return found
     slow = p.P >= 8 and np.linalg.matrix_rank(p.Kx) < p.P - 2
     return None if p.P > MOST_EXAMPLES or slow else _by_products(p, rule, values)
+
+
+def _at_zero(p: Problem, rule: Dynamics, values: dict[str, float]) -> Gates:
+    """Inputs that are all zero have one pattern, f(0); of a test input that is not, either sign is as likely."""
+    low, zero, high = slopes(rule, values, np.array([[-1.0, 0.0, 1.0]]))[0]
+    test = None if p.X_test is None else np.where(np.any(p.X_test, axis=1), (low + high) / 2, zero)[:, None]
+    return Gates(np.full((p.P, 1), zero), test, np.ones(1), True)
 
 
 def _in_a_plane(p: Problem, rule: Dynamics, values: dict[str, float]) -> Gates | None:

@@ -211,8 +211,8 @@ class Network:
         self.p, self.gates, self.depth = p, gates, rule.depth
         self.sigma_w, self.sigma_b = (float(scale) for scale in rule.module.scales(**values))
         self.spaces = [Space(each) for each in gates]
-        self.C = coordinates(p)[0]
-        self.C_test = None if p.X_test is None else outside(p)[0]
+        self.C = _never_empty(coordinates(p)[0])
+        self.C_test = None if p.X_test is None else _never_empty(outside(p)[0])
         self.images = Trained(self.spaces[0].units(self.C.shape[1]))
         self.w = Trained(self.spaces[-1].units(p.outputs))
         self.biases = [Trained(space.units(1)) for space in self.spaces] if rule.biased else []
@@ -314,6 +314,11 @@ class Network:
             "forward": [*(matrix.Q for matrix in self.hidden), *ends(self.top)],
             "backward": [*ends(self.bottom), *(matrix.P for matrix in self.hidden)],
         }
+
+
+def _never_empty(C: Float[np.ndarray, "n r0"]) -> Float[np.ndarray, "n r"]:
+    """Coordinates of inputs; where all are zero, on one direction along which none lies."""
+    return C if C.shape[1] else np.zeros((len(C), 1))
 
 
 def moments(fields: Field) -> Float[np.ndarray, "n n"]:

@@ -148,6 +148,21 @@ def test_inputs_in_a_plane_have_few_patterns_whatever_their_number():
     assert solve_dmft(many, GLN(), RELU).settings["patterns"] == 60
 
 
+@pytest.mark.parametrize("method", ["exact", "conditional", "sampling"])
+def test_inputs_that_are_all_zero(method):
+    """Only biases are left, and gates at zero; of other test inputs either sign of a gate is as likely."""
+    tests = np.concatenate([X_TEST[:1], np.zeros((1, 6))])
+    p = replace(PROBLEM, X=np.zeros((3, 6)), X_test=tests, steps=4)
+    nothing = solve_dmft(p, GLN(), MLP(1, "relu"), samples=64, method=method)
+    np.testing.assert_array_equal(nothing.f, 0.0)
+    net = MLP(1, "relu", sigma_b=0.7)
+    found = solve_dmft(p, GLN(), net, samples=512, method=method)
+    networks = train_finite(p, GLN(), net, width=400, seeds=6)
+    scores = worst(found, networks)
+    assert max(scores.values()) < LIMIT, scores
+    assert found.f[-1, 0] > 0.05
+
+
 class TestDrawnGates:
     """method="conditional": only the gates are drawn."""
 
