@@ -21,11 +21,11 @@ from .conservation_search import KINDS, Found, probe, products, rate_of, search
 from .derivation import Derivation, Step, in_unicode
 from .errors import BadInput
 from .evolution import Evolution
-from .homogeneity import Units
+from .homogeneity import Units, units
 from .latex import aligned
 from .network import MLP
 from .rules import Rule, require
-from .symbols import recognised
+from .symbols import h, m, recognised
 from .weight_flow import WeightFlow, entry, slope_of
 from .words import TraceSum
 
@@ -150,9 +150,13 @@ def _obstacles(flow: WeightFlow, layer: int) -> list[Relaxation]:
         found.append(("decay of the feedback weights", lambda f: replace(f, evolution=replace(f.evolution or Evolution(), decay=sp.S.Zero))))
     if flow.evolution is not None:
         found.append(("feedback weights that learn", lambda f: replace(f, evolution=None)))
-    if flow.activity.degree is None and slope_of(flow.bound) is not None:
-        found.append((f"{act} is not homogeneous", lambda f: replace(f, activity=replace(f.activity, degree=sp.S.One))))
-    if flow.activity.gain is None and slope_of(flow.bound) is not None:
+    own = slope_of(flow.bound)
+    if flow.activity.degree is None and own is not None:
+        homogeneous = units(flow.bound.slope, flow.bound.forward).degree is not None
+        missing = "the rule leaves out the slope of the units" if not own.free_symbols & {h, m} else "the rule's slope is not that of the units"
+        name = missing if homogeneous else f"{act} is not homogeneous"
+        found.append((name, lambda f: replace(f, activity=replace(f.activity, degree=sp.S.One))))
+    if flow.activity.gain is None and own is not None:
         found.append(("the units are not linear", lambda f: replace(f, activity=linear)))
     if layer < flow.depth and flow.straight(layer) != 0 and flow.straight(layer + 1) != 0:
         found.append(("direct feedback", lambda f: replace(f, products=(layer,))))

@@ -118,6 +118,14 @@ class PairFunction:
         """Whether any term needs the covariance of this field."""
         return any(field == used for term in self.terms for used, _ in term.duals)
 
+    def operations(self, preactivation: Covariance, gates: Covariance) -> Covariance:
+        """About how many operations `on` has at (μ, μ), (μ, ν) and (ν, ν), from how many its arguments have."""
+        at = {h: preactivation, m: gates, z: gates}
+        terms = [(at[used], dual) for term in self.terms for used, dual in term.duals]
+        off = sum(_operations(dual.closed, q.mumu, q.munu, q.nunu) for q, dual in terms)
+        sides = [sum(_operations(dual.closed_diagonal, *(getattr(q, entry),) * 3) for q, dual in terms) for entry in ("mumu", "nunu")]
+        return Covariance(sp.Integer(sides[0]), sp.Integer(off), sp.Integer(sides[1]))
+
     def on(self, preactivation: Covariance, gates: Covariance | None = None, feedback: Covariance | None = None) -> Covariance:
         """Evaluate at (μ, ν), (μ, μ) and (ν, ν)."""
         ones = Covariance(sp.Integer(1), sp.Integer(1), sp.Integer(1))
@@ -133,6 +141,14 @@ class PairFunction:
             return total
 
         return Covariance(value(lambda q: q.diagonal[0]), value(lambda q: q), value(lambda q: q.diagonal[1]))
+
+
+def _operations(closed: sp.Expr | None, mumu: int, munu: int, nunu: int) -> int:
+    """About how many operations a closed form has, when the entries of the covariance have so many."""
+    if closed is None:
+        return 1 + mumu + munu + nunu
+    places = [node for node in sp.preorder_traversal(closed) if node in (q_mumu, q_munu, q_nunu)]
+    return int(sp.count_ops(closed) + sum({q_mumu: mumu, q_munu: munu, q_nunu: nunu}[place] for place in places))
 
 
 def pair_function(name: str, left: sp.Expr, right: sp.Expr) -> PairFunction:

@@ -91,8 +91,13 @@ def broken_sum(expr: sp.Expr) -> list[str]:
         if sums and len(to_latex(sums[-1])) > LINE_WIDTH // 2:
             front = factor_latex(expr / sums[-1])
             inside = broken_sum(sums[-1])
-            inside[0] = (rf"{front} \cdot " if front != "1" else "") + r"\Bigl[" + inside[0]
             inside[-1] += r"\Bigr]"
+            if len(front) > LINE_WIDTH:
+                ahead = broken_sum(expr / sums[-1])
+                if isinstance(expr / sums[-1], sp.Add):
+                    ahead[0], ahead[-1] = r"\Bigl[" + ahead[0], ahead[-1] + r"\Bigr]"
+                return [*ahead, r"\cdot \Bigl[" + inside[0], *inside[1:]]
+            inside[0] = (rf"{front} \cdot " if front != "1" else "") + r"\Bigl[" + inside[0]
             return inside
     lines: list[str] = []
     for index, term in enumerate(sp.Add.make_args(expr)):

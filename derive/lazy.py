@@ -123,6 +123,20 @@ class LazyKernel(Documented):
         return collect_parameters(sum(self.contributions), self.parameters)
 
     @cached_property
+    def operations(self) -> int:
+        """About how many operations `expr` has, counted layer by layer without writing it out: it grows exponentially with the depth."""
+        net = self.net
+        affine = lambda q: q.map(lambda size: size + sp.count_ops(net.sigma_w**2 + net.sigma_b**2))
+        sigma, total, inputs = affine(INPUT.map(lambda _: 0)), 0, INPUT.map(lambda _: 0)
+        slopes = []
+        for _ in range(self.depth):
+            total += sigma.munu
+            slopes.append(self.G.operations(sigma, gates=inputs).munu)
+            sigma = affine(self.Phi.operations(sigma, gates=inputs))
+        reached = [slope for layer, slope in enumerate(slopes, 1) if layer >= self.deepest_reached]
+        return total + sigma.munu + sum((index + 1) * slope for index, slope in enumerate(reached))
+
+    @cached_property
     def nngp(self) -> sp.Expr:
         """σ_w² Φ^L + σ_b², the covariance of the readout's preactivation, in K_mumu, K_munu, K_nunu."""
         return self.preactivation[-1].munu
@@ -187,9 +201,9 @@ class LazyKernel(Documented):
 
     def definitions(self) -> list[tuple[str, str]]:
         """Symbols (LaTeX) and their meaning, for a document's table."""
-        from .lazy_text import DEFINITIONS
+        from .lazy_text import kernel_definitions
 
-        return list(DEFINITIONS)
+        return kernel_definitions(self)
 
     def source(self, standalone: bool = False) -> str:
         """A readable Python module that evaluates the kernel with JAX.
@@ -256,4 +270,10 @@ def _scaled(q: Covariance, factor: sp.Expr, constant: sp.Expr) -> Covariance:
 def collect_parameters(expr: sp.Expr, parameters: Sequence[sp.Symbol]) -> sp.Expr:
     """Write a sum as a polynomial in the rule's parameters where it is one (ρ² … + ρ … + …)."""
     names = [p for p in parameters if expr.has(p) and expr.is_polynomial(p)]
-    return sp.collect(expr, names) if names else expr
+    if not names:
+        return expr
+    # what does not contain them is no business of `collect`, which would go through all of it
+    hidden: dict[sp.Expr, sp.Dummy] = {}
+    terms = [term.as_independent(*names, as_Add=False) for term in sp.Add.make_args(expr)]
+    short = sp.Add(*(hidden.setdefault(free, sp.Dummy()) * rest for free, rest in terms))
+    return sp.collect(short, names).xreplace({dummy: free for free, dummy in hidden.items()})

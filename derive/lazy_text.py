@@ -9,12 +9,13 @@ import sympy as sp
 
 from .derivation import Derivation, Step, to_latex
 from .duals import Covariance, Dual, PairFunction, q_munu, slope_in_feedback
-from .latex import aligned
+from .latex import LINE_WIDTH, aligned
 from .symbols import Delta, K_munu, h, layer_symbol, m, x, z
 
 if TYPE_CHECKING:
     from .lazy import LazyKernel
 
+PSEUDO_GRADIENTS = "E[g_tilde_mu*g_tilde_nu]"
 READABLE_OPERATIONS = 60  # longer closed forms are left to `.expr` and the layer equations
 
 
@@ -38,18 +39,16 @@ class Compact:
 
     def _name_duals(self) -> Iterator[tuple[tuple[sp.Symbol, Dual], str]]:
         """A base name for each (field, dual) that is not simply the covariance itself."""
-        seen: set[tuple[sp.Symbol, Dual]] = set()
+        stems: dict[str, dict[tuple[sp.Symbol, Dual], None]] = {}
         for function, base in ((self.kernel.Phi, "Phi"), (self.kernel.G, "dotPhi")):
-            several = sum(field == h and not linear(dual) for term in function.terms for field, dual in term.duals) > 1
             for term in function.terms:
                 for field, dual in term.duals:
-                    if (field, dual) in seen or linear(dual):
+                    if linear(dual) or any((field, dual) in named for named in stems.values()):
                         continue
-                    seen.add((field, dual))
-                    stem = {h: base, m: "Gamma", z: "Z"}[field]
-                    count = sum(f == field for f, _ in seen)
-                    numbered = several if field == h else count > 1
-                    yield (field, dual), f"{stem}{count}" if numbered else stem
+                    stems.setdefault({h: base, m: "Gamma", z: "Z"}[field], {})[field, dual] = None
+        for stem, named in stems.items():
+            for number, key in enumerate(named, 1):
+                yield key, f"{stem}{number}" if len(named) > 1 else stem
 
     def value(self, function: PairFunction, layer: int) -> sp.Expr:
         """E[…] of layer ℓ in named symbols."""
@@ -58,7 +57,7 @@ class Compact:
             product = term.coefficient
             for field, dual in term.duals:
                 if linear(dual):
-                    product *= self.sigma[layer - 1] if field == h else K_munu
+                    product *= {h: self.sigma[layer - 1], m: K_munu, z: layer_symbol("Sigma_tilde", layer, "munu")}[field]
                 else:
                     product *= self.symbol(field, dual, layer)
             total += product
@@ -90,6 +89,7 @@ def recursion_equations(kernel: LazyKernel) -> tuple[sp.Equality, ...]:
     above: sp.Expr = sp.Integer(1)
     backward: dict[int, sp.Expr] = {net.depth + 1: above}
     for layer in range(net.depth, 0, -1):
+        equations += feedback_definitions(kernel, compact, layer)
         value = net.sigma_w**2 * kernel.weights[layer - 1] * compact.value(kernel.G, layer) * above
         name = layer_symbol("G_tilde", layer, "munu")
         equations.append(sp.Eq(name, value, evaluate=False))
@@ -116,15 +116,42 @@ def layer_definitions(kernel: LazyKernel, compact: Compact, layer: int) -> list[
     return lines if phi == value else [*lines, sp.Eq(phi, value.subs(compact.sigma[layer - 1], covariance.munu), evaluate=False)]
 
 
+def feedback_definitions(kernel: LazyKernel, compact: Compact, layer: int) -> list[sp.Equality]:
+    """Where g̃ is not linear in z̃: the covariance of z̃^ℓ, what is averaged over it, and H^ℓ for the layer below."""
+    if layer < kernel.deepest_reached or not kernel.G.uses(z):
+        return []
+    path = kernel.bound.path[layer - 1]
+    above = {pair: layer_symbol("H", layer + 1, pair) if layer < kernel.depth else sp.Integer(1) for pair in ("mumu", "munu", "nunu")}
+    variance = lambda pair: kernel.carried(path) * above[pair] + path.direct**2
+    covariance = Covariance(*(layer_symbol("Sigma_tilde", layer, pair) for pair in ("mumu", "munu", "nunu")))
+    lines = [sp.Eq(covariance.munu, variance("munu"), evaluate=False)]
+    for term in kernel.G.terms:
+        for field, dual in term.duals:
+            line = sp.Eq(compact.symbol(field, dual, layer), dual.on(covariance), evaluate=False) if field == z and not linear(dual) else None
+            if line is not None and line not in lines:
+                lines.append(line)
+    if layer > kernel.deepest_reached:
+        arguments = [layer_symbol("Sigma", layer, "munu"), covariance.munu]
+        lines.append(sp.Eq(layer_symbol("H", layer, "munu"), sp.Function(PSEUDO_GRADIENTS)(*arguments), evaluate=False))
+    return lines
+
+
+def kernel_definitions(kernel: LazyKernel) -> list[tuple[str, str]]:
+    """Symbols (LaTeX) and their meaning."""
+    return [*DEFINITIONS, *(FEEDBACK_DEFINITIONS if kernel.G.uses(z) else [])]
+
+
 def kernel_latex(kernel: LazyKernel) -> str:
     """The eNTK over its layer equations."""
     compact = Compact(kernel)
-    lines: list[sp.Basic | str] = [rf"K_{{\mu\nu}} = {to_latex(compact.total)}"]
+    lines: list[sp.Basic | str] = [sp.Eq(sp.Symbol("K_eNTK"), compact.total, evaluate=False)]
     for layer in range(1, kernel.depth + 1):
         sigma = layer_symbol("Sigma", layer, "munu")
         previous = K_munu if layer == 1 else layer_symbol("Phi", layer - 1, "munu")
         lines.append(sp.Eq(sigma, kernel.net.sigma_w**2 * previous + kernel.net.sigma_b**2, evaluate=False))
         lines += layer_definitions(kernel, compact, layer)
+    for layer in range(kernel.depth, 0, -1):
+        lines += feedback_definitions(kernel, compact, layer)
     return aligned(_unevaluated_as_integrals(kernel, lines))
 
 
@@ -133,8 +160,11 @@ def _unevaluated_as_integrals(kernel: LazyKernel, lines: list[sp.Basic | str]) -
     result: list[sp.Basic | str] = []
     labels = {dual.label: dual for dual in kernel.duals}
     for line in lines:
-        if isinstance(line, sp.Equality) and isinstance(line.rhs, sp.core.function.AppliedUndef) and line.rhs.func.__name__ in labels:
-            dual = labels[line.rhs.func.__name__]
+        name = line.rhs.func.__name__ if isinstance(line, sp.Equality) and isinstance(line.rhs, sp.core.function.AppliedUndef) else ""
+        if isinstance(line, sp.Equality) and name == PSEUDO_GRADIENTS:
+            result.append(rf"{to_latex(line.lhs)} = \mathbb E\bigl[\tilde g(h_\mu, \tilde z_\mu)\,\tilde g(h_\nu, \tilde z_\nu)\bigr]")
+        elif isinstance(line, sp.Equality) and name in labels:
+            dual = labels[name]
             q = [to_latex(entry) for entry in line.rhs.args]
             f, g = (to_latex(e.subs(x, sp.Symbol(name))) for e, name in ((dual.f, "u"), (dual.g, "v")))
             matrix = rf"\begin{{pmatrix}}{q[0]} & {q[1]}\\ {q[1]} & {q[2]}\end{{pmatrix}}"
@@ -158,10 +188,15 @@ def kernel_derivation(kernel: LazyKernel) -> Derivation:
         )
         for layer in range(net.depth + 1)
     ]
+    short = rf"K_{{\mu\nu}} = {to_latex(compact.total)}"
     steps.append(
-        Step("The eNTK is the sum of the contributions of all weight matrices.", rf"K_{{\mu\nu}} = {to_latex(compact.total)}", tuple(terms))
+        Step(
+            "The eNTK is the sum of the contributions of all weight matrices.",
+            short if len(short) <= LINE_WIDTH else sp.Eq(sp.Symbol("K_eNTK"), compact.total, evaluate=False),
+            tuple(terms),
+        )
     )
-    if kernel.closed and sp.count_ops(kernel.expr) <= READABLE_OPERATIONS:
+    if kernel.closed and kernel.operations <= 4 * READABLE_OPERATIONS and sp.count_ops(kernel.expr) <= READABLE_OPERATIONS:
         steps.append(Step("Put in the closed forms of all layers.", sp.Eq(sp.Symbol("K_eNTK"), kernel.expr, evaluate=False)))
     return Derivation(f"Lazy-limit eNTK of {bound.rule.name}, {_network(kernel)}", tuple(steps))
 
@@ -289,4 +324,9 @@ DEFINITIONS = [
     (r"\tilde G^{\ell}_{\mu\nu}", "average of g^ℓ_μ g̃^ℓ_ν"),
     (r"\Delta_\mu", "error signal y_μ − f_μ"),
     (r"K_{\mu\nu}", "effective neural tangent kernel (eNTK)"),
+]
+FEEDBACK_DEFINITIONS = [
+    (r"\tilde\Sigma^{\ell}_{\mu\nu}", "covariance of the feedback field z̃^ℓ at initialisation"),
+    (r"Z^{\ell}_{\mu\nu}", "average of what ∂g̃/∂z̃ contains of the feedback field z̃^ℓ"),
+    (r"H^{\ell}_{\mu\nu}", "average of g̃^ℓ_μ g̃^ℓ_ν, h^ℓ with covariance Σ^ℓ and z̃^ℓ with that of its own"),
 ]

@@ -101,14 +101,19 @@ class ddphi(sp.Function):
     _latex = _applied
 
 
+_DIGITS = "0123456789"
 _PAIRS = {"mumu": r"\mu\mu", "munu": r"\mu\nu", "nunu": r"\nu\nu"}
 _BASES = {
     "K": "K^{x}", "K_eNTK": "K", "q": "q", "Sigma": r"\Sigma", "Phi": r"\Phi", "dotPhi": r"\dot\Phi", "G_tilde": r"\tilde G", "Gamma": r"\Gamma", "H": "H",
+    "Z": "Z", "Sigma_tilde": r"\tilde\Sigma",
 }  # fmt: skip
 
 
 def layer_symbol(base: str, layer: int | None = None, pair: str | None = None, **assumptions: bool) -> sp.Symbol:
-    """The symbol of a kernel by name, layer ℓ and pair of examples: layer_symbol("Sigma", 1, "munu") is Σ¹_μν."""
+    """The symbol of a kernel by name, layer ℓ and pair of examples: layer_symbol("Sigma", 1, "munu") is Σ¹_μν.
+
+    The second of several kernels with a name has a number: "dotPhi2" prints as Φ̇ with (2) above.
+    """
     parts = [base, *([str(layer)] if layer is not None else []), *([pair] if pair else [])]
     return sp.Symbol("_".join(parts), **(assumptions or {"real": True}))
 
@@ -129,8 +134,10 @@ def latex_name(symbol: sp.Symbol) -> str:
     if pair not in _PAIRS:
         base, pair = symbol.name, ""
     head, _, layer = base.rpartition("_")
-    if not (layer.isdigit() and head in _BASES):
+    if not (layer.isdigit() and head.rstrip(_DIGITS) in _BASES):
         head, layer = base, ""
-    if head not in _BASES:
+    known = head.rstrip(_DIGITS)
+    if known not in _BASES:
         return ""
-    return _BASES[head] + (f"^{{{layer}}}" if layer else "") + (f"_{{{_PAIRS[pair]}}}" if pair else "")
+    above = ",".join(part for part in (f"({head.removeprefix(known)})" if head != known else "", layer) if part)
+    return _BASES[known] + (f"^{{{above}}}" if above else "") + (f"_{{{_PAIRS[pair]}}}" if pair else "")

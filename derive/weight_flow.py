@@ -11,7 +11,7 @@ the feedback path that is not carried by W^ℓ(t) itself. s_ℓ are the network'
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -63,6 +63,8 @@ class WeightFlow:
     def of(rule: Rule, net: MLP, rates: tuple[sp.Expr, ...] | None, decay: sp.Expr, entrywise: sp.Expr | None) -> WeightFlow:
         """The flow of a rule on a network."""
         bound = rule.bind(net)
+        exact = {name: sp.nsimplify(getattr(bound, name), rational=True) for name in ("forward", "slope", "pseudo_gradient")}
+        bound = replace(bound, **exact)
         own = slope_of(bound)
         activity = Units(None, None, None, ()) if own is None else units(own, bound.forward)
         rests = rule.evolution is None or entrywise is not None or rule.evolution == Evolution()

@@ -54,6 +54,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DocumentOut = Annotated[Path | None, typer.Option("--out", "-o", help="Write .tex (standalone document), .json or .txt.")]
 
 
+EXPANDED_OPERATIONS = 20_000  # up to which the JSON has the kernel in the input kernel alone, beyond in the symbols of its layer equations
+
+
 @app.callback(invoke_without_command=True)
 def session(context: typer.Context) -> None:
     """Open a session with everything imported when no subcommand is given."""
@@ -331,7 +334,13 @@ def _deliver(
     found: Any, record: Callable[[], dict], target: Path | None, derivation: bool, latex: bool, as_json: bool,
     shown: Callable[[Any], str] = repr,
 ) -> None:  # fmt: skip
-    """Write a result to its file, print it in the form asked for."""
+    """Write a result to its file, print it in the form asked for.
+
+    Raises:
+        BadInput: more than one form asked for.
+    """
+    if latex + as_json + derivation > 1:
+        raise BadInput("two of --latex, --json and steps (--derivation, --proof) at once: give one of them; the JSON has the LaTeX under \"latex\"")
     if target is not None:
         text = {
             ".tex": lambda: _document(found),
@@ -349,15 +358,22 @@ def _deliver(
 
 
 def _kernel_record(found: LazyKernel) -> dict:
+    from derive.lazy_text import Compact
+
+    # written out, a kernel grows exponentially with the depth
+    expanded = bool(found.operations <= EXPANDED_OPERATIONS)
+    named = Compact(found)
     return {
         "rule": found.rule.name,
         "activation": str(found.net.activation),
         "depth": found.depth,
         "parameters": [str(p) for p in found.parameters],
         "closed_form": found.closed,
-        "kernel": str(found.expr),
-        "nngp": str(found.nngp),
-        "contributions": [str(term) for term in found.contributions],
+        "expanded": expanded,
+        "kernel": str(found.expr if expanded else named.total),
+        "nngp": str(found.nngp if expanded else named.sigma[-1]),
+        "contributions": [str(term) for term in (found.contributions if expanded else named.contributions)],
+        "layers": [f"{equation.lhs} = {equation.rhs}" for equation in found.recursion],
         "latex": found.latex(),
     }
 

@@ -106,6 +106,18 @@ def test_latex_goes_to_standard_output():
     assert run("kernel", "--depth", "1", "--latex").stdout.startswith(r"\begin{align*}")
 
 
+def test_one_form_at_a_time():
+    for forms in (("--latex", "--json"), ("--json", "--derivation")):
+        refused = run("kernel", "--depth", "1", *forms)
+        assert refused.exit_code == 2 and "give one of them" in refused.stderr
+
+
+def test_json_of_a_deep_kernel_is_in_named_symbols():
+    """Written out it would have 10^10 characters."""
+    record = json.loads(run("kernel", "--activation", "gelu", "--depth", "8", "--sigma-w", "sigma_w", "--sigma-b", "sigma_b", "--json").stdout)
+    assert record["expanded"] is False and len(record["kernel"]) < 2000 and record["layers"][0] == "Sigma_1_munu = K_munu*sigma_w**2 + sigma_b**2"
+
+
 def test_equations(tmp_path):
     out = tmp_path / "dfa.tex"
     shown = run("equations", "--rule", "dfa", "--depth", "2", "--latex", "--out", str(out))

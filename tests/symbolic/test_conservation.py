@@ -141,6 +141,18 @@ def test_violation_of_tanh_is_the_part_that_is_not_homogeneous():
     assert found.obstacles == ("tanh is not homogeneous",)
 
 
+def test_a_rule_without_slope_is_not_said_to_have_other_units():
+    found = conservation_laws(Rule("no slope", z, Feedback(transported=1)), MLP(2, "relu")).violations[0]
+    assert found.obstacles == ("the rule leaves out the slope of the units",)
+    found = conservation_laws(Rule("half a slope", z * (dphi(h) + 1), Feedback(transported=1)), MLP(1, "relu")).violations[0]
+    assert found.obstacles == ("the rule's slope is not that of the units",)
+
+
+def test_checks_are_exact_with_decimal_numbers():
+    (law, *_) = conservation_laws(FA(rho), MLP(1, Max(x, 0) + 0.1 * x))
+    assert law.check() == 0 and law.check().is_Rational
+
+
 # ---- wrong laws are noticed by the judge -----------------------------------------------------------------------------------
 
 

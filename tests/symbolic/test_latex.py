@@ -19,14 +19,18 @@ from derive import (
     GLN,
     MLP,
     EvolvingFeedback,
+    Feedback,
     Hebb,
+    Rule,
     Symbol,
     Training,
     amp,
     beta,
     decay,
     dmft_equations,
+    dphi,
     exp,
+    h,
     lam,
     lazy_kernel,
     null,
@@ -35,6 +39,7 @@ from derive import (
     sparse,
     symmetric_alignment,
     x,
+    z,
 )
 from derive.derivation import factor_latex, in_unicode, to_latex
 from derive.latex import broken_sum, document
@@ -46,6 +51,8 @@ SUBJECTS = {
     "gln_erf_3": lambda: lazy_kernel(GLN(), MLP(3, "erf")),
     "fa_tanh_bias": lambda: lazy_kernel(FA(rho), MLP(2, "tanh", sigma_b=0.5)),
     "own_activation": lambda: lazy_kernel(GD(), MLP(1, x * exp(-(x**2)))),
+    "gln_leaky_relu": lambda: lazy_kernel(GLN(), MLP(4, "leaky_relu")),
+    "sum_of_terms": lambda: lazy_kernel(Rule("own", dphi(h) * sp.tanh(z) + z**3, Feedback(initial=rho, independent=beta)), MLP(2, "tanh")),
     "training_all": lambda: dmft_equations(
         symmetric_alignment(), MLP(2, "tanh", sigma_b=0.5), Training("logistic", momentum=beta, weight_decay=lam, batches=True)
     ),
@@ -68,12 +75,14 @@ def test_documents_parse(name):
     nodes, _, _ = LatexWalker(source, tolerant_parsing=False).get_latex_nodes()
     assert nodes
     assert source.isascii(), sorted({sign for sign in source if not sign.isascii()})
+    assert "munu" not in source and "dotPhi" not in source
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed; test_documents_parse still checks the sources")
 @pytest.mark.parametrize(
     "name",
-    ["fa_relu_2", "gd_gelu_1", "fa_tanh_bias", "equations_FA", "equations_GLN", "training_all", "training_outputs", "learning_feedback", "loss"],
+    ["fa_relu_2", "gd_gelu_1", "fa_tanh_bias", "gln_leaky_relu", "sum_of_terms", "equations_FA", "equations_GLN", "training_all", "training_outputs",
+     "learning_feedback", "loss"],
 )
 def test_documents_compile_without_errors(name, tmp_path):
     printed = compiles(SUBJECTS[name]().document(), tmp_path)
@@ -115,6 +124,8 @@ def test_a_sum_before_a_bracketed_sum_is_bracketed():
     """(a + …)·(b + …): a reader must not take it for a + …·(b + …)."""
     first, second = (sp.Add(*sp.symbols(f"{letter}_1:30", positive=True)) for letter in "ab")
     lines = broken_sum(first * second)
+    assert lines[0].startswith(r"\Bigl[") and any(line.endswith(r"\Bigr]") for line in lines[:-1])
+    lines = broken_sum(sp.Add(*first.args[:3]) * second)
     assert lines[0].startswith(r"\left(") and r"\right) \cdot \Bigl[" in lines[0]
     assert factor_latex(x - 1) == r"\left(x - 1\right)" and factor_latex(-x) == "- x"
     assert factor_latex(sp.Sum(lam, (lam, 1, 2))).startswith(r"\left(")

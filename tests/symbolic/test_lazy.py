@@ -32,6 +32,9 @@ from derive import (
     x,
     z,
 )  # fmt: skip
+from derive.lazy import INPUT
+from derive.lazy_text import Compact
+from derive.symbols import latex_name
 
 CLOSED = ["linear", "relu", "erf", "square"]
 DEPTHS = [1, 2, 3]
@@ -185,3 +188,22 @@ def test_declared_parameters_are_accepted():
     gain = sp.Symbol("gain", positive=True)
     kernel = lazy_kernel(GD(), MLP(1, activation(sp.erf(gain * x), parameters=[gain])))
     assert kernel.parameters == (gain,)
+
+
+@pytest.mark.parametrize(("rule", "activation", "depth"), [(FA(rho), "relu", 3), (GD(), "erf", 2), (FA(rho), "gelu", 2)])
+def test_operations_are_estimated_without_writing_the_kernel_out(rule, activation, depth):
+    net = MLP(depth, activation, sigma_w=sp.Symbol("sigma_w", positive=True))
+    kernel = lazy_kernel(rule, net)
+    assert 0.5 < kernel.operations / sp.count_ops(kernel.expr) < 2
+    deep = lazy_kernel(rule, MLP(12, activation))
+    assert deep.operations > 10**6 and len(deep.document()) < 10**5
+
+
+def test_gates_of_any_activation_give_the_kernel_of_the_theory():
+    """K = (L+1) K^x Γ^L with Γ = E[φ̇(m)φ̇(m')] in one piece, so that the formula does not grow with the depth."""
+    kernel = lazy_kernel(GLN(), MLP(5, "leaky_relu"))
+    gamma = sp.Symbol("Gamma_munu", real=True)
+    assert Compact(kernel).total == 6 * K_munu * gamma**5
+    (dual,) = {dual for dual in kernel.duals if dual.f != x}
+    assert sp.expand(kernel.expr - 6 * K_munu * dual.on(INPUT) ** 5) == 0
+    assert latex_name(sp.Symbol("dotPhi1_2_munu")) == r"\dot\Phi^{(1),2}_{\mu\nu}" and latex_name(sp.Symbol("Gamma2_munu")) == r"\Gamma^{(2)}_{\mu\nu}"
