@@ -178,9 +178,11 @@ def _train(task: _Task, keys, name: str, bar: Progress, keeper: Keeper) -> dict[
         return known
     p, rule = task.problem, task.rule
     scales = Scales.of(p, task.values, task.kind)
-    drawn = draw(keys, p.D, rule, task.width, task.kind, p.outputs)
     examples = (jnp.asarray(p.X, task.kind), None if p.X_test is None else jnp.asarray(p.X_test, task.kind))
-    state, probe, record = _begin(drawn, *examples, scales, rule, p.steps, task.two_time, task.times)
+    # drawn weights are not kept beside the copies of them that training changes
+    state, probe, record = _begin(
+        draw(keys, p.D, rule, task.width, task.kind, p.outputs), *examples, scales, rule, p.steps, task.two_time, task.times
+    )
     state, record = keeper.resume(name, state, record)
     done = int(state.t[0])
     bar.advance(len(keys) * done)
