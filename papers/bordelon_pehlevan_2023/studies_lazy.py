@@ -16,7 +16,7 @@ DEPTH = 3
 CORRELATIONS = tuple(np.linspace(0.0, 1.0, 11).round(2))
 SAMPLED = (0.0, 0.5, 1.0)
 LABELS = {"dmft": "dmft", "finite": "network"}
-LAZY = 0.05  # γ0 that stands in for zero
+LAZY = 0.01  # γ0 that stands in for zero
 
 
 def size(full: bool) -> Size:
