@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
+from typing import Any
 
 import sympy as sp
 
@@ -59,15 +61,58 @@ def _aligned_line(equation: sp.Basic | str) -> str:
     if isinstance(equation, str):
         parts = re.split(r",?\\q?quad", equation) if len(equation) > LINE_WIDTH else [equation]
         return " \\\\\n".join(map(_mark, parts))
+    if isinstance(equation, sp.MatrixBase) and max(len(to_latex(row)) for row in equation.tolist()) > 2 * LINE_WIDTH:
+        short, named = named_parts(equation)
+        return " \\\\\n".join([f"&{to_latex(short)}", *_definitions(named)])
     if not isinstance(equation, sp.Equality):
-        return "&" + to_latex(equation)
+        whole = to_latex(equation)
+        if len(whole) <= 2 * LINE_WIDTH or not isinstance(equation, sp.Expr) or isinstance(equation, sp.MatrixExpr):
+            return "&" + whole
+        short, named = named_parts(equation)
+        return " \\\\\n".join(["&" + " \\\\\n&\\quad ".join(broken_sum(short)), *_definitions(named)])
     left, right = to_latex(equation.lhs), to_latex(equation.rhs)
     if len(left) + len(right) <= LINE_WIDTH + 60:
         return f"{left} &= {right}"
-    lines = broken_sum(equation.rhs)
-    if len(left) > LINE_WIDTH // 2:
-        return " \\\\\n&\\quad ".join([f"&{left}", "= " + lines[0], *lines[1:]])
-    return f"{left} &= " + " \\\\\n&\\quad ".join(lines)
+    lines, named = broken_sum(equation.rhs), dict[sp.Expr, sp.Symbol]()
+    if max(map(len, lines)) > 2 * LINE_WIDTH:
+        short, named = named_parts(equation.rhs)
+        lines = broken_sum(short)
+    split = len(left) > LINE_WIDTH // 2
+    head = " \\\\\n&\\quad ".join([f"&{left}", "= " + lines[0], *lines[1:]] if split else [f"{left} &= " + lines[0], *lines[1:]])
+    return " \\\\\n".join([head, *(_named_line(name, part) for part, name in named.items())])
+
+
+def _definitions(named: Mapping[sp.Expr, sp.Symbol]) -> Iterable[str]:
+    """The lines of named sums under an expression that is aligned at its left."""
+    return ("&" + _named_line(name, part).replace("&=", "=", 1) for part, name in named.items())
+
+
+def _named_line(name: sp.Symbol, part: sp.Expr) -> str:
+    """t = …, in lines that leave room for the longer left side of the equation above."""
+    return f"{to_latex(name)} &= " + " \\\\\n&\\quad ".join(broken_sum(part, LINE_WIDTH - 20))
+
+
+def named_parts(expr: Any) -> tuple[Any, dict[sp.Expr, sp.Symbol]]:
+    """Long sums where no line can be broken, in functions, roots, powers and matrices, by names t_1, t_2, …: the rest, and the sums with their names."""
+    taken = {symbol.name for symbol in expr.free_symbols}
+    names = (name for name in (f"t_{number}" for number in count(1)) if name not in taken)
+    parts: dict[sp.Expr, sp.Symbol] = {}
+
+    longest_kept = LINE_WIDTH // (10 if isinstance(expr, sp.MatrixBase) else 3)
+
+    def shortened(e: sp.Expr, breakable: bool) -> sp.Expr:
+        if not e.args or not isinstance(e, sp.Expr) or isinstance(e, sp.Indexed | sp.Sum | sp.Integral):
+            return e
+        longest = max(e.args, key=lambda arg: len(to_latex(arg)))
+        inside = lambda arg: breakable and (isinstance(e, sp.Add) or (isinstance(e, sp.Mul) and arg == longest))
+        small = e.func(*(shortened(arg, inside(arg)) for arg in e.args))
+        if isinstance(small, sp.Add) and not breakable and len(to_latex(small)) > longest_kept:
+            if small not in parts:
+                parts[small] = sp.Symbol(next(names))
+            return parts[small]
+        return small
+
+    return expr.applyfunc(lambda entry: shortened(entry, False)) if isinstance(expr, sp.MatrixBase) else shortened(expr, True), parts
 
 
 def _mark(equation: str) -> str:
@@ -82,32 +127,44 @@ def _mark(equation: str) -> str:
     return "&" + equation
 
 
-def broken_sum(expr: sp.Expr) -> list[str]:
-    """An expression in lines of about LINE_WIDTH characters: sums break at their terms, products inside their longest sum."""
-    if len(to_latex(expr)) <= LINE_WIDTH:
+def broken_sum(expr: sp.Expr, width: int = LINE_WIDTH) -> list[str]:
+    """An expression in lines of about `width` characters: sums break at their terms, products inside their longest sum."""
+    if len(to_latex(expr)) <= width:
         return [to_latex(expr)]
     if isinstance(expr, sp.Mul):
         sums = sorted((factor for factor in expr.args if isinstance(factor, sp.Add)), key=lambda e: len(to_latex(e)))
-        if sums and len(to_latex(sums[-1])) > LINE_WIDTH // 2:
-            front = factor_latex(expr / sums[-1])
-            inside = broken_sum(sums[-1])
-            inside[-1] += r"\Bigr]"
-            if len(front) > LINE_WIDTH:
-                ahead = broken_sum(expr / sums[-1])
-                if isinstance(expr / sums[-1], sp.Add):
+        if sums and len(to_latex(sums[-1])) > width // 2:
+            place = expr.args.index(sums[-1])
+            before, after = expr.args[:place], expr.args[place + 1 :]
+            if expr.is_commutative:
+                before, after = (*before, *after), ()
+            cofactor = _product(expr, before)
+            front = factor_latex(cofactor)
+            inside = broken_sum(sums[-1], width)
+            inside[-1] += r"\Bigr]" + (rf" \cdot {factor_latex(_product(expr, after))}" if after else "")
+            if len(front) + len(inside[0]) > width + 60:
+                ahead = broken_sum(cofactor, width)
+                if isinstance(cofactor, sp.Add):
                     ahead[0], ahead[-1] = r"\Bigl[" + ahead[0], ahead[-1] + r"\Bigr]"
                 return [*ahead, r"\cdot \Bigl[" + inside[0], *inside[1:]]
             inside[0] = (rf"{front} \cdot " if front != "1" else "") + r"\Bigl[" + inside[0]
             return inside
     lines: list[str] = []
     for index, term in enumerate(sp.Add.make_args(expr)):
-        parts = broken_sum(term) if isinstance(term, sp.Mul) and isinstance(expr, sp.Add) else [to_latex(term)]
+        parts = broken_sum(term, width) if isinstance(term, sp.Mul) and isinstance(expr, sp.Add) else [to_latex(term)]
         if index and not parts[0].lstrip().startswith("-"):
             parts[0] = "+ " + parts[0]
-        if lines and len(lines[-1]) + len(parts[0]) <= LINE_WIDTH:
+        if lines and len(lines[-1]) + len(parts[0]) <= width:
             lines[-1] += " " + parts.pop(0)
         lines += parts
     return lines
+
+
+def _product(whole: sp.Expr, factors: Sequence[sp.Expr]) -> sp.Expr:
+    """Some of a product's factors, in its order."""
+    if whole.is_commutative:
+        return sp.Mul(*factors)
+    return factors[0] if len(factors) == 1 else whole.func(*factors, evaluate=False) if factors else sp.S.One
 
 
 def derivation_latex(derivation: Derivation) -> str:

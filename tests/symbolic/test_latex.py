@@ -42,7 +42,7 @@ from derive import (
     z,
 )
 from derive.derivation import factor_latex, in_unicode, to_latex
-from derive.latex import broken_sum, document
+from derive.latex import broken_sum, document, named_parts
 from derive.loss import over_outputs
 
 SUBJECTS = {
@@ -53,6 +53,7 @@ SUBJECTS = {
     "own_activation": lambda: lazy_kernel(GD(), MLP(1, x * exp(-(x**2)))),
     "gln_leaky_relu": lambda: lazy_kernel(GLN(), MLP(4, "leaky_relu")),
     "sum_of_terms": lambda: lazy_kernel(Rule("own", dphi(h) * sp.tanh(z) + z**3, Feedback(initial=rho, independent=beta)), MLP(2, "tanh")),
+    "online_erf": lambda: derive.teacher_student(DFA(), "erf"),
     "training_all": lambda: dmft_equations(
         symmetric_alignment(), MLP(2, "tanh", sigma_b=0.5), Training("logistic", momentum=beta, weight_decay=lam, batches=True)
     ),
@@ -81,8 +82,8 @@ def test_documents_parse(name):
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed; test_documents_parse still checks the sources")
 @pytest.mark.parametrize(
     "name",
-    ["fa_relu_2", "gd_gelu_1", "fa_tanh_bias", "gln_leaky_relu", "sum_of_terms", "equations_FA", "equations_GLN", "training_all", "training_outputs",
-     "learning_feedback", "loss"],
+    ["fa_relu_2", "gd_gelu_1", "fa_tanh_bias", "gln_leaky_relu", "sum_of_terms", "online_erf", "equations_FA", "equations_GLN", "training_all",
+     "training_outputs", "learning_feedback", "loss"],
 )
 def test_documents_compile_without_errors(name, tmp_path):
     printed = compiles(SUBJECTS[name]().document(), tmp_path)
@@ -127,9 +128,19 @@ def test_a_sum_before_a_bracketed_sum_is_bracketed():
     assert lines[0].startswith(r"\Bigl[") and any(line.endswith(r"\Bigr]") for line in lines[:-1])
     lines = broken_sum(sp.Add(*first.args[:3]) * second)
     assert lines[0].startswith(r"\left(") and r"\right) \cdot \Bigl[" in lines[0]
+    A, B, C = (sp.MatrixSymbol(name, 3, 3) for name in "ABC")
+    ordered = "".join(broken_sum(A * sp.MatAdd(*(sp.MatrixSymbol(f"X_{i}", 3, 3) for i in range(40))) * (B + C)))
+    assert ordered.startswith(r"A \cdot \Bigl[X_{0}") and ordered.endswith(r"\Bigr] \cdot \left(B + C\right)")
     assert factor_latex(x - 1) == r"\left(x - 1\right)" and factor_latex(-x) == "- x"
     assert factor_latex(sp.Sum(lam, (lam, 1, 2))).startswith(r"\left(")
     assert to_latex(over_outputs(x + 1) ** 2) == r"\left(\sum_c \left(x + 1\right)\right)^{2}"
+
+
+def test_named_parts_put_back_are_the_whole():
+    whole = derive.teacher_student(DFA(), "erf").integrals["I4"].expr
+    short, parts = named_parts(whole)
+    assert short.xreplace({name: part for part, name in parts.items()}).equals(whole) and len(parts) == 5
+    assert max(map(len, broken_sum(short))) < 200 < max(map(len, broken_sum(whole)))
 
 
 def test_all_signs_of_derivations_can_be_set(tmp_path):
