@@ -179,6 +179,24 @@ def build_activation(text: str, parameters: Iterable[str] = ()) -> Activation:
     return activation(expr, parameters=free)
 
 
+def refuse_unused(parameters: Iterable[str], activation: str, rule: str) -> None:
+    """Refuse values of parameters that neither the activation nor the rule has.
+
+    Raises:
+        BadInput: naming the first, and those that there are.
+    """
+    key = rule.strip().lower().replace("_", "-")
+    defaults = (about.default for about in inspect.signature(RULES[key]).parameters.values()) if key in RULES else ()
+    known = {str(default) for default in defaults if isinstance(default, sp.Symbol)}
+    builtin = activation in activations.BUILTIN
+    known |= set(map(str, build_activation(activation).parameters)) if builtin else _names_in(activation) - {"x", "pi", *FUNCTIONS}
+    for name in declared(parameters):
+        if name not in known:
+            options = {"rho": "--rho", "sigma_w": "--sigma-w", "sigma_b": "--sigma-b"}
+            remedy = f"use {options[name]}" if name in options else f"their parameters: {_listed(sorted(known)) or 'none'}"
+            raise BadInput(f"--parameter {name}: neither the activation {activation} nor the rule {rule} has it; {remedy}")
+
+
 def _names_in(text: str) -> set[str]:
     try:
         return {node.id for node in ast.walk(ast.parse(text.strip(), mode="eval")) if isinstance(node, ast.Name)}

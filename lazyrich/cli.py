@@ -266,6 +266,7 @@ def solve(
     """
     phi = arguments.build_activation(activation, parameter or ())
     chosen = arguments.build_rule(rule, rho, depth, parameter or ())
+    arguments.refuse_unused(parameter or (), activation, rule)
     net = arguments.build_network(depth, phi, sigma_w, sigma_b)
     arguments.need_numbers(chosen, net)
     from lazyrich import solving
@@ -327,7 +328,9 @@ def _rule_and_network(
     rule: str, activation: str, depth: int, rho: str | None, parameter: list[str] | None, sigma_w: str, sigma_b: str
 ) -> tuple[Rule, MLP]:
     net = arguments.build_network(depth, arguments.build_activation(activation, parameter or ()), sigma_w, sigma_b)
-    return arguments.build_rule(rule, rho, depth, parameter or ()), net
+    chosen = arguments.build_rule(rule, rho, depth, parameter or ())
+    arguments.refuse_unused(parameter or (), activation, rule)
+    return chosen, net
 
 
 def _deliver(

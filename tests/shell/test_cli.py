@@ -286,6 +286,8 @@ def test_formulas_are_arithmetic_and_nothing_else(text):
         (["kernel", "--sigma-w", "-1"], ["sigma_w=-1", "sigma_w > 0"]),
         (["kernel", "--sigma-b", "-0.5"], ["sigma_b", "sigma_b >= 0"]),
         (["kernel", "--parameter", "2a"], ["2a", "--parameter a"]),
+        (["kernel", "--activation", "relu", "--parameter", "foo=2"], ["foo", "relu", "gd"]),
+        (["kernel", "--rule", "fa", "--parameter", "rho=0.5"], ["rho", "--rho"]),
         (["solve", "--rule", "fa"], ["rho", "--rho 0.5"]),
         (["solve", "--data", "digitz"], ["digitz", "digits"]),
         (["solve", "--data", "missing.npz"], ["missing.npz", "does not exist"]),
