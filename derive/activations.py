@@ -14,6 +14,7 @@ import sympy as sp
 
 from .errors import BadInput
 from .piecewise import steps_form
+from .reserved import refuse_taken
 from .symbols import alpha, recognised, x
 
 
@@ -154,7 +155,8 @@ def activation(value: object, parameters: Sequence[sp.Symbol] = ()) -> Activatio
         parameters: the expression's other free symbols, which a numerical evaluation will be given as keywords.
 
     Raises:
-        BadInput: an unknown name (with the nearest match), undeclared free symbols, or nothing that SymPy can read.
+        BadInput: an unknown name (with the nearest match), undeclared free symbols, a parameter whose name is taken, nothing that SymPy can read,
+            or no real function of a real variable.
     """
     if isinstance(value, str):
         if value not in BUILTIN:
@@ -163,6 +165,8 @@ def activation(value: object, parameters: Sequence[sp.Symbol] = ()) -> Activatio
             raise BadInput(f"unknown activation {value!r}: {hint}")
         return Activation(value, BUILTIN[value](x), _PARAMETERS.get(value, ()))
     declared = tuple(parameters)
+    if declared:
+        refuse_taken(f"activation({value}, parameters=[{', '.join(map(str, declared))}])", declared)
     expr = recognised(_called(value) if callable(value) else value, () if x.name in {symbol.name for symbol in declared} else (x,))
     strangers = expr.free_symbols - {x, *declared}
     if len(strangers) == 1 and x not in expr.free_symbols:
@@ -173,8 +177,26 @@ def activation(value: object, parameters: Sequence[sp.Symbol] = ()) -> Activatio
             f"the activation {expr} has free symbols other than x: {names}. Write it in derive's `x`, and declare parameters with "
             f"activation({expr}, parameters=[{names}])"
         )
+    _refuse_unreal(expr)
     known = _known_name(expr)
     return Activation(known, BUILTIN[known](x), declared) if known else Activation(str(expr), expr, declared)
+
+
+@lru_cache(maxsize=256)
+def _refuse_unreal(expr: sp.Expr) -> None:
+    """Refuse what is no real function: δ's, values that are complex or infinite everywhere, complex at some x."""
+    if expr.has(sp.DiracDelta):
+        raise BadInput(f"the activation {expr} contains a Dirac δ, which is no function of x: give an expression that has a value at every x")
+    if expr.has(sp.zoo, sp.oo, sp.nan):
+        raise BadInput(f"the activation {expr} is not finite: give an expression with a finite value at almost every x")
+    parameters = expr.free_symbols - {x}
+    if parameters and not expr.has(sp.I):
+        return  # whether it is real is up to their values
+    for at in (sp.Rational(-23, 10), sp.Rational(-1, 3), sp.Rational(1, 3), sp.Rational(23, 10)):
+        value = expr.subs(x, at).xreplace(dict.fromkeys(parameters, sp.Rational(7, 5))).evalf(15, chop=True)
+        if value.is_number and value.is_real is False:
+            hint = "; for an odd root write sign(x)*Abs(x)**(1/3)" if expr.atoms(sp.Pow) and not expr.has(sp.I) else ""
+            raise BadInput(f"the activation {expr} is complex at x = {float(at):.2g}: an activation must be real for all real x{hint}")
 
 
 def _called(function: Callable[[sp.Expr], object]) -> object:

@@ -19,7 +19,7 @@ from .errors import BadInput
 from .evolution import Evolution
 from .matrix_calculus import Entrywise, products, terms
 from .primitives import B, P, Regulariser, W, X, bias, n, task_gradient
-from .rules import Feedback, Rule, _correlations
+from .rules import Feedback, Rule, _correlations, symbolic
 from .symbols import dphi, h, omega, x, z
 
 PREACTIVATION = W * X
@@ -128,7 +128,7 @@ class EvolvingFeedback(Rule):
         rest = tuple(sp.sqrt(1 - r**2) for r in correlation) if isinstance(correlation, tuple) else sp.sqrt(1 - correlation**2)
         evolution = lower(regulariser, step) if regulariser.coefficients else None
         own = dphi(h) * z if pseudo_gradient is None else pseudo_gradient
-        super().__init__(name or f"evolving feedback, {regulariser}", own, Feedback(0, correlation, rest, 0, evolution))
+        super().__init__(name or f"evolving feedback, {regulariser}", own, Feedback(0, correlation, rest, 0, evolution, symbolic(correlation)))
         object.__setattr__(self, "regulariser", regulariser)
         object.__setattr__(self, "rate", step)
 

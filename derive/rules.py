@@ -46,6 +46,7 @@ class Feedback:
     expression, or a sequence with one entry for each hidden layer ℓ = 1…L. All four zero: the rule uses no feedback.
 
     With an `evolution` the matrix B = initial · W(0)ᵀ + independent · V is where the feedback weights start, and they learn from there.
+    `correlations` are those among the coefficients that must lie in [0, 1] when their parameters get values.
     """
 
     transported: Coefficient = sp.S.Zero
@@ -53,6 +54,7 @@ class Feedback:
     independent: Coefficient = sp.S.Zero
     direct: Coefficient = sp.S.Zero
     evolution: Evolution | None = None
+    correlations: tuple[sp.Expr, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         for name in COEFFICIENTS:
@@ -163,7 +165,7 @@ class Rule:
         start = self.feedback
         initial = _each(lambda b: self.evolution.on_initial(sp.sympify(step), b), start.initial)
         independent = _each(lambda b: self.evolution.on_independent(sp.sympify(step), b), start.independent)
-        path = Feedback(start.transported, initial, independent, start.direct)
+        path = Feedback(start.transported, initial, independent, start.direct, correlations=start.correlations)
         return Rule(f"{self.name} after {step} steps", self.pseudo_gradient, path, self.forward)
 
     @property
@@ -283,6 +285,12 @@ def _correlations(values: object) -> tuple[sp.Expr, ...] | sp.Expr:
     return exact
 
 
+def symbolic(correlation: tuple[sp.Expr, ...] | sp.Expr) -> tuple[sp.Expr, ...]:
+    """The correlations whose range can only be checked when their parameters have values."""
+    entries = correlation if isinstance(correlation, tuple) else (correlation,)
+    return tuple(dict.fromkeys(entry for entry in entries if entry.free_symbols))
+
+
 def _short(number: sp.Expr) -> str:
     """A number as a person would write it."""
     return f"{float(number):g}" if number.is_real else str(number)
@@ -312,7 +320,7 @@ def FA(rho: object = 0) -> Rule:
     correlation = _correlations(rho)
     rest = _each(lambda r: sp.sqrt(1 - r**2), correlation)
     label = f"[{', '.join(map(str, correlation))}]" if isinstance(correlation, tuple) else str(correlation)
-    return Rule(f"FA(rho={label})", dphi(h) * z, Feedback(initial=correlation, independent=rest))
+    return Rule(f"FA(rho={label})", dphi(h) * z, Feedback(initial=correlation, independent=rest, correlations=symbolic(correlation)))
 
 
 def DFA() -> Rule:

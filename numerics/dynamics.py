@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from .jaxify import jaxify
+from .kernel import refuse_correlations
 
 T = TypeVar("T")
 COEFFICIENTS = ("transported", "initial", "independent", "direct")
@@ -116,11 +117,12 @@ def dynamics(rule: Any, net: Any, parameters: Mapping[str, float] | None = None)
         The dynamics and the parameter values as floats.
 
     Raises:
-        ValueError: rule or network are none, a parameter has no value, a value is no number, or a name is unknown.
+        ValueError: rule or network are none, a parameter has no value, a value is no number or no correlation, or a name is unknown.
     """
     source = _source(rule, net)
     module = jaxify(source)
     values = settle(module.NAME, module.PARAMETERS, parameters)
+    refuse_correlations(module, values)
     return Dynamics(module, source, float(module.scales(**values)[1]) != 0.0), values
 
 

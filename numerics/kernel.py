@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -53,7 +53,8 @@ class KernelFunction:
 
         Raises:
             TypeError: a parameter that is missing or unknown.
-            ValueError: inputs that are not (N, D) with the same D, or not finite.
+            ValueError: inputs that are not (N, D) with the same D, not real or not finite; a correlation outside [0, 1]; inputs or parameters
+                at which an expectation without closed form cannot be integrated: such entries are NaN under jit, where correlations go unchecked.
         """
         return self._ntk(X1, X2, block, near_pairs, parameters)
 
@@ -66,6 +67,7 @@ class KernelFunction:
     def of_covariance(self, K_mumu: Any, K_munu: Any, K_nunu: Any, **parameters: Any) -> jax.Array:
         """The eNTK as a function of the input kernel's entries K^x_μμ, K^x_μν, K^x_νν, elementwise."""
         given = self._ntk.checked_parameters(parameters, jnp.result_type(float, K_munu))
+        refuse_correlations(self.module, parameters)
         return self._ntk.pairs(*map(jnp.asarray, (K_mumu, K_munu, K_nunu)), **given)
 
     @property
@@ -100,6 +102,7 @@ class _Evaluation:
         if block is not None and (not isinstance(block, int) or block < 1):
             raise ValueError(f"block={block!r} is not a number of rows: give an integer >= 1, or None for an automatic choice")
         parameters = self.checked_parameters(given, X1.dtype)
+        refuse_correlations(self.owner.module, {name: value for name, value in given.items() if name in self.needed})
         traced = _traced(X1) or _traced(X2) or any(map(_traced, parameters.values()))
         if near_pairs and self.takes_root and traced:
             return self.evaluate_all_near(X1, X2, parameters)
@@ -107,13 +110,21 @@ class _Evaluation:
         if near_pairs and self.takes_root:
             values = replace_near(partial(self.near, **parameters), values, X1, X2)[0]
         if not traced and self.owner.method != "closed form":
-            self._check_range(values, X1, X2)
+            self._check_range(values, X1, X2, parameters)
         return values
 
-    def _check_range(self, values: jax.Array, X1: jax.Array, X2: jax.Array | None) -> None:
+    def _check_range(self, values: jax.Array, X1: jax.Array, X2: jax.Array | None, parameters: dict[str, jax.Array]) -> None:
         """A quadrature returns NaN beyond the variances for which it was checked: say so."""
         if bool(jnp.isnan(values).any()):
             largest = max(float(jnp.max(jnp.mean(X * X, axis=-1))) for X in (X1, X2) if X is not None)
+            measured = [name for name in getattr(self.owner.module, "MEASURED", ()) if name in parameters]
+            if measured:
+                at = ", ".join(f"{name}={float(parameters[name]):.6g}" for name in measured)
+                raise ValueError(
+                    f"{at} with inputs of variance |x|²/D up to {largest:.3g}: a function under the integrals varies too sharply, grows too fast "
+                    f"or is not finite there, and the error exceeds what is promised ({self.owner.method}): give other values, scale the inputs "
+                    "or sigma_w down, or use an activation with a closed form, such as erf for tanh"
+                )
             raise ValueError(
                 f"inputs with variance |x|²/D up to {largest:.3g} lead beyond the variances for which the quadrature was checked "
                 f"({self.owner.method}): scale the inputs or sigma_w down, or use an activation with a closed form"
@@ -149,6 +160,8 @@ class _Evaluation:
         dtype = jnp.result_type(*arrays.values())
         dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
         for name, value in arrays.items():
+            if jnp.iscomplexobj(value):
+                raise ValueError(f"{name} is complex, but inputs are real numbers: give {name}.real, or real and imaginary parts as separate features")
             if value.ndim != 2:
                 raise ValueError(
                     f"{name} has shape {value.shape}, but inputs are (N, D), one row each: "
@@ -164,6 +177,24 @@ class _Evaluation:
         if second is not None and first.shape[1] != second.shape[1]:
             raise ValueError(f"X1 has D = {first.shape[1]} features, X2 has {second.shape[1]}: both need the same")
         return first, second
+
+
+def refuse_correlations(module: ModuleType, values: Mapping[str, Any]) -> None:
+    """Refuse parameters that make a rule's correlations none, where they are known; under jit they are not.
+
+    Raises:
+        ValueError: a correlation outside [0, 1].
+    """
+    correlations = getattr(module, "correlations", None)
+    if correlations is None:
+        return
+    names = inspect.signature(correlations).parameters
+    if any(name not in values or _traced(values[name]) for name in names):
+        return
+    for correlation in correlations(**{name: np.asarray(values[name], float) for name in names}):
+        outside = np.ravel(correlation)[~((np.ravel(correlation) >= 0) & (np.ravel(correlation) <= 1))]
+        if len(outside):
+            raise ValueError(f"rho={outside[0]:g} is not a correlation: FA needs 0 <= rho <= 1")
 
 
 def _traced(value: Any) -> bool:

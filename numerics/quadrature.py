@@ -34,6 +34,12 @@ NEGLIGIBLE = 1e-12
 # Terms of the series in one pass over the pairs, and the degree up to which the short series goes.
 GROUP = 12
 SHORT = 96
+# What depends on parameters is measured when these are known. Of √(E[f²] E[g²]): where a series is cut off; errors beyond which a series or
+# a single integral, or a rule for kinks, gives NaN; the longest series, and how many of its last terms must be negligible.
+CUT, SMOOTH_LIMIT, KINK_LIMIT = 3e-13, 1e-11, 1e-6
+LONGEST, SPARE = 1400, 50
+# Sizes and rule of the interpolation in the angle where the usual ones do not do.
+FINEST = ((30, 40), (40, 80))
 
 
 # ---- nodes, computed once with NumPy ---------------------------------------------------------------------------------
@@ -92,16 +98,39 @@ def radial(order: int) -> tuple[np.ndarray, np.ndarray]:
 # ---- one variable ----------------------------------------------------------------------------------------------------
 
 
-def single(f: Function, g: Function, q: jax.Array, breaks: Sequence[float] = ()) -> jax.Array:
+def single(f: Function, g: Function, q: jax.Array, breaks: Sequence[float] = (), measured: bool = False) -> jax.Array:
     """E[f(u) g(u)] with u ~ N(0, q): Gauss–Legendre on panels that end at the kinks.
 
     Args:
         f, g: elementwise functions, smooth between `breaks`.
         q: variances, any shape.
         breaks: the kinks of f and g, increasing.
+        measured: compare with a finer rule, and give NaN where they differ.
     """
-    sigma = safe.sqrt(jnp.asarray(q))[..., None]
-    fractions, weights = (jnp.asarray(v, sigma.dtype) for v in legendre(40, 16))
+    q = jnp.asarray(q)
+    total = _single(f, g, q, breaks, (40, 16))
+    if not measured:
+        return total
+    missed = jnp.abs(total - _single(f, g, q, breaks, (64, 20)))
+    size = jnp.sqrt(_single(f, f, q, breaks, (40, 16)) * _single(g, g, q, breaks, (40, 16)))
+    return _where_small(missed, size, KINK_LIMIT if breaks else SMOOTH_LIMIT, total)
+
+
+def _where_small(error: jax.Array, size: jax.Array, limit: float, value: jax.Array) -> jax.Array:
+    """`value` where error ≤ limit · size, NaN elsewhere, and where either is none; in single precision within what rounding leaves."""
+    error, size = lax.stop_gradient(error), lax.stop_gradient(size)
+    limit = max(limit, 1e3 * float(jnp.finfo(value.dtype).eps))
+    return _where((error <= limit * size) & jnp.isfinite(size), value)
+
+
+def _where(valid: jax.Array, value: jax.Array) -> jax.Array:
+    """NaN elsewhere, in value and slope."""
+    return value * jnp.where(valid, 1.0, jnp.nan).astype(value.dtype)
+
+
+def _single(f: Function, g: Function, q: jax.Array, breaks: Sequence[float], rule: tuple[int, int]) -> jax.Array:
+    sigma = safe.sqrt(q)[..., None]
+    fractions, weights = (jnp.asarray(v, sigma.dtype) for v in legendre(*rule))
     edges = [-REACH * jnp.ones_like(sigma)]
     edges += [jnp.clip(safe.divide(jnp.asarray(t, sigma.dtype), sigma), -REACH, REACH) for t in breaks]
     edges += [REACH * jnp.ones_like(sigma)]
@@ -130,19 +159,26 @@ def hermite(
         f, g: elementwise functions, analytic near the real line.
         parity: "even" or "odd" where f and g both are, else "".
         terms: (largest σ, degrees needed) in increasing order, as checked when the code was generated. The largest σ and |ρ|
-            of the arguments choose at run time; beyond the last σ the result is NaN, never silently wrong.
+            of the arguments choose at run time; beyond the last σ the result is NaN, never silently wrong. Empty where f and g have
+            parameters: then the degrees are counted here, and the result is NaN where there are too many.
     """
     sigma_u, sigma_v = safe.sqrt(q_mumu), safe.sqrt(q_nunu)
     rho = safe.divide(q_munu, sigma_u * sigma_v)
     largest = jnp.maximum(jnp.max(sigma_u), jnp.max(sigma_v))
-    needed = jnp.asarray(terms[0][1], rho.dtype)
-    for (limit, _), (_, count) in pairwise(terms):
-        needed = jnp.where(largest > limit, count, needed)
+    if terms:
+        needed = jnp.asarray(terms[0][1], rho.dtype)
+        for (limit, _), (_, count) in pairwise(terms):
+            needed = jnp.where(largest > limit, count, needed)
+        valid, longest = largest <= terms[-1][0], terms[-1][1]
+    else:
+        smallest = jnp.minimum(jnp.min(sigma_u), jnp.min(sigma_v))
+        needed, valid = _counted(f, g, smallest + (largest - smallest) * jnp.asarray((0.0, 0.5, 1.0), rho.dtype), bool(parity))
+        longest = LONGEST
     correlation = jnp.clip(jnp.max(jnp.abs(rho)), 1e-9, 1 - 1e-6)
     negligible = max(NEGLIGIBLE, float(jnp.finfo(rho.dtype).eps) / 10)
     needed = jnp.minimum(needed, np.log(negligible) / jnp.log(correlation))
     # two compiled lengths: the short one keeps little for gradients, the long one skips the groups that it does not need
-    ladder = [*(count for count in (SHORT,) if count < terms[-1][1]), terms[-1][1]]
+    ladder = [*(count for count in (SHORT,) if count < longest), longest]
     choice = sum((needed > count).astype(jnp.int32) for count in ladder[:-1])
 
     def branch(count: int) -> Callable[[], jax.Array]:
@@ -150,7 +186,27 @@ def hermite(
         return lambda: _series(f, g, sigma_u, sigma_v, rho, needed, degrees, parity)
 
     value = lax.switch(choice, list(map(branch, ladder)))
-    return jnp.where(largest > terms[-1][0], jnp.nan, value)
+    return _where(valid, value)
+
+
+def _counted(f: Function, g: Function, sigma: jax.Array, half: bool) -> tuple[jax.Array, jax.Array]:
+    """How many degrees leave CUT of √(E[f²] E[g²]) at these σ, and whether the series can hold them.
+
+    The rest is bounded by √(Σ a_k² Σ b_k²) over the later degrees. That the nodes see all of f is checked against E[f²] by other nodes.
+    """
+    # even and odd degrees alike: one of the two kinds of coefficients vanishes with the function's parity
+    nodes, table = hermite_table(tuple(range(LONGEST)), False)
+    cut = max(CUT, float(jnp.finfo(sigma.dtype).eps))
+    rests, valid = [], jnp.asarray(True)
+    for function in (f, g):
+        a = jnp.einsum("sj,jk->sk", function(sigma[:, None] * jnp.asarray(nodes, sigma.dtype)), jnp.asarray(table, sigma.dtype), precision="highest")
+        rest = jnp.cumsum((a * a)[:, ::-1], axis=1)[:, ::-1]
+        whole = single(function, function, sigma**2, (), True)
+        valid &= jnp.all(jnp.abs(rest[:, 0] - whole) <= max(SMOOTH_LIMIT, 1e3 * float(jnp.finfo(sigma.dtype).eps)) * whole)
+        rests.append(jnp.sqrt(rest))
+    product = lax.stop_gradient(rests[0] * rests[1])
+    needed = jnp.max(jnp.sum(product > cut * product[:, :1], axis=1))
+    return (needed + 2).astype(sigma.dtype), valid & (needed < LONGEST - SPARE)
 
 
 def _series(
@@ -187,7 +243,7 @@ def _series(
 
 def angular(
     f: Function, g: Function, q_mumu: jax.Array, q_munu: jax.Array, q_nunu: jax.Array,
-    limit: float, sizes: tuple[int, int] = (22, 30), rule: tuple[int, int] = (28, 60),
+    limit: float | None, sizes: tuple[int, int] = (22, 30), rule: tuple[int, int] = (28, 60),
 ) -> jax.Array:  # fmt: skip
     """E[f(u) g(v)] for f, g that are smooth on either side of 0.
 
@@ -197,10 +253,39 @@ def angular(
 
     Args:
         f, g: elementwise functions.
-        limit: the largest σ for which the grid was checked; NaN beyond it.
+        limit: the largest σ for which the grid was checked; NaN beyond it. None where f and g have parameters: then the error is measured
+            here, and the result is NaN where it is too large.
         sizes: Chebyshev nodes in σ and in θ.
         rule: nodes in the angle of a sector and in the radius.
     """
+    if limit is not None:
+        value, sigma, _ = _interpolated(f, g, q_mumu, q_munu, q_nunu, sizes, rule)
+        return _where(sigma <= limit, value)
+    best = lambda: _measured(f, g, q_mumu, q_munu, q_nunu, *FINEST)
+    value, error = _measured(f, g, q_mumu, q_munu, q_nunu, sizes, rule)
+    value, error = lax.cond(error < max(1e-10, 1e2 * float(jnp.finfo(value.dtype).eps)), lambda: (value, error), best)
+    return _where_small(error, jnp.ones_like(error), KINK_LIMIT, value)
+
+
+def _measured(
+    f: Function, g: Function, q_mumu: jax.Array, q_munu: jax.Array, q_nunu: jax.Array, sizes: tuple[int, int], rule: tuple[int, int]
+) -> tuple[jax.Array, jax.Array]:
+    """The interpolation and its error relative to √(E[f²] E[g²]): what the last coefficients leave out and what a finer rule finds."""
+    value, sigma, coefficients = _interpolated(f, g, q_mumu, q_munu, q_nunu, sizes, rule)
+    size = jnp.abs(lax.stop_gradient(coefficients))
+    left_out = jnp.max(size[-2:].sum((0, 2))) + jnp.max(size[:, -2:].sum((1, 2))) + jnp.max(size[:, :, -2:].sum((1, 2)))
+    sigma, at = sigma[None], jnp.asarray((0.0, 0.7, 2.2, np.pi), value.dtype)
+    finer = (rule[0] + 12, rule[1] + 30)
+    missed = jnp.max(jnp.abs(_sectors(f, g, sigma, sigma, at, rule) - _sectors(f, g, sigma, sigma, at, finer)))
+    u, v = (_sectors(h, h, sigma, sigma, at[:1], rule)[0, 0, 0] for h in (f, g))
+    error = lax.stop_gradient(2 * (left_out + missed) / jnp.sqrt(u * v))
+    return value, jnp.where(u * v == 0, 0, error)
+
+
+def _interpolated(
+    f: Function, g: Function, q_mumu: jax.Array, q_munu: jax.Array, q_nunu: jax.Array, sizes: tuple[int, int], rule: tuple[int, int]
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The expectation by interpolation, the largest σ, and the Chebyshev coefficients in σ_u, σ_v, θ."""
     sigma_u, sigma_v = safe.sqrt(q_mumu), safe.sqrt(q_nunu)
     theta = safe.angle(q_munu, _root(q_mumu, q_nunu, q_munu))
     inside_u, grid_u = _chebyshev_range(sigma_u, sizes[0])
@@ -225,7 +310,7 @@ def angular(
     zero = jnp.zeros_like(theta)
     (one, two), _ = lax.scan(recur, (zero, zero), left[:0:-1])
     value = _contract(left[0], right) + inside_theta * one - two
-    return jnp.where(jnp.maximum(jnp.max(sigma_u), jnp.max(sigma_v)) > limit, jnp.nan, value)
+    return value, jnp.maximum(jnp.max(sigma_u), jnp.max(sigma_v)), coefficients
 
 
 def _root(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
@@ -294,17 +379,28 @@ def _sectors(f: Function, g: Function, sigma_u: jax.Array, sigma_v: jax.Array, t
 
 def nested(
     f: Function, g: Function, q_mumu: jax.Array, q_munu: jax.Array, q_nunu: jax.Array,
-    breaks_f: Sequence[float], breaks_g: Sequence[float],
+    breaks_f: Sequence[float], breaks_g: Sequence[float], measured: bool = False,
 ) -> jax.Array:  # fmt: skip
     """E[f(u) g(v)] for kinks or jumps anywhere, pair by pair: E[f(σ_u x) E[g(σ_v (ρ x + √(1−ρ²) y))]].
 
     The inner integral is split at g's kinks. As a function of x it turns over within w = √(1−ρ²)/|ρ| of where ρ x meets one,
-    so the outer integral is split there, at multiples of w. About 150,000 evaluations a pair.
+    so the outer integral is split there, at multiples of w. About 150,000 evaluations a pair. With `measured`, for f and g with parameters,
+    the result is NaN where integrals over f and over g alone show that the panels are too wide.
     """
     shape = jnp.broadcast_shapes(q_mumu.shape, q_munu.shape, q_nunu.shape)
     flat = [jnp.ravel(jnp.broadcast_to(q, shape)) for q in (q_mumu, q_munu, q_nunu)]
     one = jax.checkpoint(lambda q: _nested_pair(f, g, q[0], q[1], q[2], tuple(breaks_f), tuple(breaks_g)))
-    return lax.map(one, tuple(flat), batch_size=16).reshape(shape)
+    values = lax.map(one, tuple(flat), batch_size=16).reshape(shape)
+    if not measured:
+        return values
+    for function, q, breaks in ((f, q_mumu, breaks_f), (g, q_nunu, breaks_g)):
+        largest = jnp.max(q)
+        size = _single(function, function, largest, breaks, (9, 40))
+        line = lambda x, q=largest: safe.divide(x, safe.sqrt(q))
+        for other, scale in ((function, size), (jnp.ones_like, jnp.sqrt(size)), (line, jnp.sqrt(size))):
+            missed = jnp.abs(jnp.subtract(*(_single(function, other, largest, breaks, rule) for rule in ((9, 12), (9, 40)))))
+            values = _where_small(2 * missed, scale, KINK_LIMIT, values)
+    return values
 
 
 def _nested_pair(

@@ -13,6 +13,7 @@ import sympy as sp
 
 from ..errors import BadInput
 from ..lazy import LazyKernel
+from ..reserved import meaning
 from ..rules import BoundRule, PathCoefficients
 from ..symbols import Delta, g_tilde, h, m, omega, z
 from .inline import inline
@@ -30,7 +31,7 @@ def parameter_names(parameters: Sequence[sp.Symbol], reserved: Sequence[str]) ->
     """
     names = {parameter: python_name(parameter) for parameter in parameters}
     for parameter, name in names.items():
-        if name in reserved or list(names.values()).count(name) > 1:
+        if name in reserved or meaning(name) is not None or list(names.values()).count(name) > 1:
             raise BadInput(
                 f"the parameter {parameter} cannot be called {name!r} in generated code, where that name is taken: "
                 "rename the symbol"
@@ -75,6 +76,7 @@ def dynamics_source(bound: BoundRule) -> str:
         function("slope", "h, m", "∂forward/∂h: the true gradient is g = slope · z.", bound.slope),
         function("pseudo_gradient", "h, z, m, Delta", "g̃, the field in the weight update.", bound.pseudo_gradient),
         _path(bound, printer, keywords),
+        *_correlations(bound, printer, names),
         *_evolution(bound, names, keywords),
     ])  # fmt: skip
     header = [
@@ -113,7 +115,7 @@ def kernel_source(kernel: LazyKernel, standalone: bool = False) -> str:
     ]  # fmt: skip
     entries = [_entry("kernel", "ntk", keywords), _entry("nngp", "nngp", _used(recursions[2], keywords))]
     functions = called(writer.expectation_functions(), "\n".join(recursions))
-    body = "\n\n\n".join([kernel_constants(writer, keywords), *functions, *recursions, *entries])
+    body = "\n\n\n".join([kernel_constants(writer, keywords), *_correlations(kernel.bound, writer.printer, names), *functions, *recursions, *entries])
     if standalone:
         body = inline(body)
     return module_text(kernel_header(kernel, "Lazy-limit kernel"), body)
@@ -143,6 +145,7 @@ def kernel_constants(writer: KernelWriter, keywords: Sequence[str]) -> str:
     kernel, rules = writer.kernel, writer.rules
     symmetric = all(dual.f == dual.g for dual in kernel.duals)
     method = "quadrature (" + "; ".join(f"{what}: {rule}" for what, rule in rules.items()) + ")" if rules else "closed form"
+    measured = [f"MEASURED = {_tuple(map(_quoted, writer.measured_parameters))}"] if writer.measured_parameters else []
     # what a tile of inputs computes once must not outweigh what it computes for each pair
     entries = {"": 16, "hermite": 18, "angular": 22, "nested": 12}[max((r.kind for r in rules.values()), default="")]
     return "\n".join([
@@ -151,6 +154,7 @@ def kernel_constants(writer: KernelWriter, keywords: Sequence[str]) -> str:
         f"PARAMETERS = {_tuple(map(_quoted, keywords))}",
         f"SYMMETRIC = {symmetric}",
         f"METHOD = {_quoted(method)}",
+        *measured,
         f"TILE = 2**{entries}",
     ])  # fmt: skip
 
@@ -221,6 +225,16 @@ def _path(bound: BoundRule, printer: JnpPrinter, keywords: Sequence[str]) -> str
     ]  # fmt: skip
     doc = "Feedback coefficients (transported, initial, independent, direct) of the layers 1…L."
     return "\n".join([f"def path({signature('', keywords)}):", f'    """{doc}"""', "    return (", *rows, "    )"])
+
+
+def _correlations(bound: BoundRule, printer: JnpPrinter, names: dict[sp.Symbol, str]) -> list[str]:
+    """What must lie in [0, 1], as far as these parameters decide it."""
+    entries = [entry for entry in bound.rule.feedback.correlations if entry.free_symbols <= set(names)]
+    if not entries:
+        return []
+    used = [name for symbol, name in names.items() if any(symbol in entry.free_symbols for entry in entries)]
+    values = _tuple(map(printer.doprint, entries))
+    return [f'def correlations({signature("", used)}):\n    """Of feedback with initial weights: each in [0, 1]."""\n    return {values}']
 
 
 def _evolution(bound: BoundRule, names: dict, keywords: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ from ..lazy import LazyKernel
 from ..symbols import h, m, u, v, x, z
 from .lower import GAP, SAFE_FUNCTIONS, SCALE, Lowered, gap, lower
 from .printer import FUNCTIONS, JnpPrinter
-from .series import Quadrature, quadrature
+from .series import Quadrature, quadrature, refuse_infinite
 
 # names in a layer's text: (μ,μ), (μ,ν), (ν,ν)
 Names = tuple[str, str, str]
@@ -65,6 +65,8 @@ class KernelWriter:
     def __post_init__(self) -> None:
         fields = {q_mumu: "q_mumu", q_munu: "q_munu", q_nunu: "q_nunu", x: "x", SCALE: "scale", GAP: "gap"}
         self.printer = KernelPrinter({**fields, **self.keywords})
+        for dual in self.kernel.duals:
+            refuse_infinite(dual)
         for number, dual in enumerate(self.kernel.duals, 1):
             self.expectations[dual] = self._expectation(f"E{number}", dual)
 
@@ -141,7 +143,7 @@ class KernelWriter:
             text.append(self.function(made.name, "q_mumu, q_munu, q_nunu", made.dual, why, [f"return {call}"]))
         if made.diagonal is None:
             breaks = tuple(sorted(set(made.rule.breaks[0]) | set(made.rule.breaks[1])))
-            call = f"quadrature.single({names}, q_mumu, {breaks})"
+            call = f"quadrature.single({names}, q_mumu, {breaks}{', True' if made.rule.at_run_time else ''})"
             text.append(self.function(f"{made.name}_diagonal", "q_mumu", made.dual, f"{doc} at v = u.", [f"return {call}"]))
         return text
 
@@ -169,6 +171,12 @@ class KernelWriter:
         return [text for one in made for text in (*self.integrals(one), *self.closed_functions(one))]
 
     @property
+    def measured_parameters(self) -> tuple[str, ...]:
+        """Parameters on which the error of a quadrature depends, by keyword."""
+        used = [one.dual.free_symbols for one in self.expectations.values() if one.rule is not None and one.rule.at_run_time]
+        return tuple(name for symbol, name in self.keywords.items() if any(symbol in free for free in used))
+
+    @property
     def rules(self) -> dict[str, Quadrature]:
         """The quadratures in use, by the functions that they integrate."""
         name = lambda dual: f"{dual.f}, {dual.g}" if dual.f != dual.g else str(dual.f)
@@ -186,7 +194,11 @@ class KernelWriter:
         layers = (Single if diagonal else Pairs)(self)
         layers.forward()
         result = layers.sigma[-1][1] if output == "nngp" else layers.backward()
-        return needed(layers.lines, result)
+        lines = needed(layers.lines, result)
+        if re.search(rf"\b({'|'.join(layers.inputs)})\b", "\n".join(line for line in lines if not line.startswith("#"))):
+            return lines
+        # a constant activation: the kernel does not depend on the inputs
+        return [*lines[:-1], f"return jnp.full_like({layers.inputs[1]}, {lines[-1].removeprefix('return ')})"]
 
 
 @dataclass

@@ -70,9 +70,9 @@ def test_pseudo_gradients() -> None:
 def test_what_cannot_be_printed_is_refused() -> None:
     with pytest.raises(BadInput, match="besselj is not among the functions"):
         GD().bind(MLP(1, sp.besselj(0, x))).source()
-    with pytest.raises(BadInput, match="'h' in generated code"):
-        clash = sp.Symbol("h", positive=True)
-        GD().bind(MLP(1, activation(tanh(clash * x), parameters=[clash]))).source()
+    with pytest.raises(BadInput, match="'self' in generated code"):
+        clash = sp.Symbol("self", positive=True)
+        Rule("clash", clash * z, GD().feedback).bind(MLP(1)).source()
     with pytest.raises(BadInput, match="neither a field nor a declared parameter"):
         JnpPrinter({x: "x"}).doprint(x + sp.Symbol("q"))
 

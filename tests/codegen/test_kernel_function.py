@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
+import sympy as sp
 from kernel_reference import DIGITS, kernel_values
 
-from derive import FA, GD, GLN, MLP, Rational, Rule, lazy_kernel, phi, rho, z
+from derive import FA, GD, GLN, MLP, Hebb, Rational, Rule, lazy_kernel, phi, rho, z
 from derive.symbols import h
 from numerics import jaxify
 from numerics.near import THRESHOLD, near_indices
@@ -146,6 +147,22 @@ def test_bad_input(relu) -> None:
         relu(X, rho=0.3, block=0)
     with pytest.raises(TypeError, match="has no generated source"):
         jaxify(3)
+    with pytest.raises(ValueError, match=r"X2 is complex.*X2.real"):
+        relu(X, Y + 0j, rho=0.3)
+
+
+@pytest.mark.parametrize("value", [2.0, -0.1, np.nan])
+def test_a_correlation_is_checked_when_it_has_a_value(relu, value: float) -> None:
+    with pytest.raises(ValueError, match=f"rho={value:g} is not a correlation: FA needs 0 <= rho <= 1"):
+        relu(X, rho=value)
+    assert np.isfinite(relu.nngp(X, rho=value)).all()  # which does not depend on it
+
+
+@pytest.mark.parametrize("rule", [GD(), FA(Rational(1, 2)), Hebb()], ids=lambda rule: rule.name)
+def test_a_constant_activation(rule) -> None:
+    kernel = jaxify(lazy_kernel(rule, MLP(2, sp.Integer(2))))
+    assert (np.asarray(kernel(X)) == 4).all() and kernel(X, Y).shape == (60, 40)
+    assert (np.asarray(kernel.nngp(X, Y)) == 4).all()
 
 
 def test_repr(relu) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import sympy as sp
 
-from derive import GD, MLP, Max, Min, Piecewise, lazy_kernel, tanh, x
+from derive import GD, MLP, Abs, Max, Min, Piecewise, Rational, a, activation, lazy_kernel, log, sign, sin, sqrt, tanh, x
 from derive.codegen.series import breakpoints
 from derive.errors import BadInput
 from numerics import jaxify, quadrature
@@ -42,8 +42,8 @@ def test_smooth_duals_and_slopes(activation) -> None:
         size = np.array([np.sqrt(single(a) * single(b)) for a, _, b in points])
         # 1e-10 of the value; of its scale where it passes through 0
         assert (np.abs(values - exact) <= 1e-10 * np.maximum(np.abs(exact), 1e-2 * size)).all()
-        for a in VARIANCES:
-            np.testing.assert_allclose(single(a), trapezoid(function, function, a, a, a), rtol=1e-12)
+        for q in VARIANCES:
+            np.testing.assert_allclose(single(q), trapezoid(function, function, q, q, q), rtol=1e-12)
 
 
 def test_series_against_mpmath() -> None:
@@ -69,6 +69,76 @@ def test_beyond_the_checked_range_is_nan() -> None:
     assert np.isnan(module.E1(big, big / 2, big)).all()
     with pytest.raises(ValueError, match="beyond the variances"):
         jaxify(lazy_kernel(GD(), MLP(1, "tanh")))(np.full((2, 2), 1e3))
+
+
+def test_the_error_is_measured_at_the_values_of_parameters() -> None:
+    """A symbol and the number in its place give the same, up to where the number is refused, too."""
+    kernel = jaxify(lazy_kernel(GD(), MLP(1, activation(tanh(a * x), parameters=[a]))))
+    points = np.array([[1.0, 0.3], [0.2, -0.8]])
+    with_number = jaxify(lazy_kernel(GD(), MLP(1, tanh(3 * x))))
+    np.testing.assert_allclose(kernel(points, a=3), with_number(points), rtol=1e-12)
+    for value in (20.0, 200.0):
+        with pytest.raises(ValueError, match=rf"a={value:g} with inputs of variance .* up to 0.545: .*varies too sharply"):
+            kernel(points[:2], a=value)
+    # traced, where nothing can be raised: NaN, also for slopes
+    total = jax.jit(jax.value_and_grad(lambda value: kernel.nngp(points, a=value)[0, 1]))
+    assert np.isnan(total(200.0)).all()
+    step = 1e-5
+    difference = (kernel.nngp(points, a=1 + step) - kernel.nngp(points, a=1 - step))[0, 1] / (2 * step)
+    np.testing.assert_allclose(total(1.0)[1], difference, rtol=1e-7)
+
+
+def test_a_sharp_kink_of_a_parameter_against_mpmath() -> None:
+    kernel = jaxify(lazy_kernel(GD(), MLP(1, activation(sqrt(a + x**2), parameters=[a]))))
+    one = np.array([[1.0]])
+    slope = float(kernel(one, a=0.3)[0, 0] - kernel.nngp(one, a=0.3)[0, 0])
+    with mpmath.workdps(25):
+        exact = 2 * mpmath.quad(lambda u: u**2 / (mpmath.mpf(0.3) + u**2) * mpmath.npdf(u), [0, 0.1, 1, 4, 12])
+    np.testing.assert_allclose(slope, float(exact), rtol=1e-11)
+    with pytest.raises(ValueError, match="a=1e-06 with inputs"):
+        kernel(one, a=1e-6)
+
+
+def test_kinks_with_parameters() -> None:
+    bent = activation(Piecewise((x, x > 1), (tanh(a * x), True)), parameters=[a])
+    module = jaxify(lazy_kernel(GD(), MLP(1, bent))).module
+    q = [jnp.full((1, 1), value) for value in (1.0, 0.3, 1.0)]
+    one = jax.jit(lambda value: module.E1(*q, a=value))
+    assert np.isfinite(one(0.5)).all() and np.isnan(one(50.0)).all()
+    soft = lambda p: quadrature.angular(lambda u: jnp.abs(u) ** p, lambda v: jnp.abs(v) ** p, *q, None)
+    both = jax.jit(soft)
+    np.testing.assert_allclose(both(2.0), 1 + 2 * 0.3**2, rtol=1e-12)
+    assert np.isnan(both(0.5)).all()
+
+
+@pytest.mark.parametrize(
+    ("phi", "reason"),
+    [
+        (sqrt(Abs(x)), r"is infinite: .*\^\(-1\)"),
+        (Abs(x) ** Rational(1, 3), r"is infinite: .*\^\(-1.3\)"),
+        (sign(x) * Abs(x) ** Rational(2, 3), "cannot be integrated to .* singularity"),
+        (x * log(Abs(x)), "cannot be integrated to .* singularity"),
+        (Abs(x - 1) ** Rational(3, 2), "cannot be integrated to .* of x = 1 the functions have a singularity"),
+        (sin(x) / x, "is 0/0 at x = 0"),
+        (sp.sinc(x), "is 0/0 at x = 0"),
+        (1 / x, "is infinite at x = 0"),
+    ],
+    ids=str,
+)
+def test_singular_functions_are_refused_with_the_reason(phi, reason: str) -> None:
+    with pytest.raises(BadInput, match=reason):
+        lazy_kernel(GD(), MLP(1, phi)).source()
+
+
+def test_powers_at_a_kink_keep_to_their_measured_error() -> None:
+    """E[|u|^p sign u |v|^p sign v] = 2^{p+1} Γ(1 + p/2)² ρ ₂F₁((1 − p)/2, (1 − p)/2; 3/2; ρ²)/π."""
+    kernel, power, cosines = lazy_kernel(GD(), MLP(1, Abs(x) ** Rational(5, 2))), mpmath.mpf(3) / 2, (-0.6, 0.3, 0.99)
+    series = lambda c: c * mpmath.hyp2f1((1 - power) / 2, (1 - power) / 2, 1.5, c**2)
+    exact = [float(2 ** (power + 1) * mpmath.gamma(1 + power / 2) ** 2 * series(c) / mpmath.pi) for c in cosines]
+    ones = jnp.ones((1, 3))
+    values = jax.jit(jaxify(kernel).module.E2)(ones, jnp.array([cosines]), ones)[0] * 4 / 25
+    size = float(2**power * mpmath.gamma(power + 0.5) / mpmath.sqrt(mpmath.pi))
+    np.testing.assert_allclose(values, exact, rtol=0, atol=1e-6 * size)
 
 
 ELU = sp.Piecewise((x, x > 0), (sp.exp(x) - 1, True))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sympy import DiracDelta, I, Symbol, acos
 
-from derive import GD, MLP, conservation_laws, dmft_equations, lazy_kernel, small_feature_expansion
+from derive import FA, GD, MLP, activation, conservation_laws, dmft_equations, exp, kolen_pollack, lazy_kernel, log, oo, rho, sin, sqrt, x
+from derive import small_feature_expansion as expansion
+from derive.errors import BadInput
 from numerics import Problem, solve_dmft, solve_lazy, train_finite
 
 X, y = np.ones((3, 2)), np.ones(3)
@@ -91,7 +94,7 @@ def test_arguments_in_another_order_or_not_called(solver, rule, net, message):
         solver(problem, rule, net)
 
 
-@pytest.mark.parametrize("derived", [lazy_kernel, dmft_equations, conservation_laws, small_feature_expansion])
+@pytest.mark.parametrize("derived", [lazy_kernel, dmft_equations, conservation_laws, expansion])
 def test_derivations_too(derived):
     with pytest.raises(ValueError, match=r"call it, GD\(\)"):
         derived(GD, MLP(1))
@@ -102,3 +105,35 @@ def test_derivations_too(derived):
 def test_a_problem_is_shown_in_one_line():
     assert repr(Problem(X, y)) == "Problem(P=3, D=2, γ0=1, η=0.1, T=200)"
     assert repr(Problem(X, X / 2, X_test=X, momentum=0.5, loss="cross-entropy")).endswith("C=2, P_test=3, momentum=0.5, loss='cross-entropy')")
+
+
+@pytest.mark.parametrize("name", ["h", "z", "m", "Delta", "x", "t", "q_munu", "q_mumu", "K_munu", "self", "block", "Phi_1_munu", "E1", "f2", "erf"])
+def test_parameters_with_a_name_that_is_taken(name):
+    taken = Symbol(name, real=True)
+    with pytest.raises(BadInput, match=rf"the parameter {name} has a name that is taken .*rename"):
+        activation(sin(taken * x), parameters=[taken])
+
+
+@pytest.mark.parametrize(
+    ("phi", "message"),
+    [
+        (I * x, "is complex at x = "),
+        (exp(I * x), "is complex at x = "),
+        (sqrt(x), r"is complex at x = -2.3.*sign\(x\)\*Abs\(x\)"),
+        (log(x), "is complex at x = -2.3"),
+        (acos(x), "is complex at x = -2.3"),
+        (DiracDelta(x), "Dirac δ"),
+        (oo, "is not finite"),
+    ],
+    ids=str,
+)
+def test_activations_that_are_no_real_functions(phi, message):
+    with pytest.raises(BadInput, match=message):
+        MLP(1, phi)
+
+
+@pytest.mark.parametrize("solver", [solve_dmft, solve_lazy, train_finite])
+@pytest.mark.parametrize("rule", [FA(rho), FA([0.5, rho]), kolen_pollack(rho=rho, decay=0.1)], ids=["FA", "one layer", "Kolen-Pollack"])
+def test_correlations_out_of_range(solver, rule):
+    with pytest.raises(ValueError, match="rho=2 is not a correlation: FA needs 0 <= rho <= 1"):
+        solver(Problem(X, y), rule, MLP(2), parameters={"rho": 2.0})

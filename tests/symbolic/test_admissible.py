@@ -94,7 +94,7 @@ H, Z, T = sp.symbols("h z t")
         (lambda: activation(lambda q: q * sp.erf(q)).expr, x * sp.erf(x)),
         (lambda: activation(sp.Abs(sp.Symbol("x")) ** 3).expr, sp.Abs(x) ** 3),
         (lambda: activation(T * sp.exp(-T)).expr, x * sp.exp(-x)),
-        (lambda: activation(T * x, parameters=[T]).expr, T * x),
+        (lambda: activation(sp.Symbol("k") * x, parameters=[sp.Symbol("k")]).expr, sp.Symbol("k") * x),
         (lambda: Loss("l", (sp.Symbol("f") - sp.Symbol("y")) ** 2).error, 2 * (y - f)),
         (lambda: Evolution(outer=H).outer, h),
         (lambda: entrywise_feedback(sp.sign(sp.Symbol("u")))[0], entrywise_feedback(sp.sign(u))[0]),
