@@ -108,11 +108,11 @@ def single(f: Function, g: Function, q: jax.Array, breaks: Sequence[float] = (),
         measured: compare with a finer rule, and give NaN where they differ.
     """
     q = jnp.asarray(q)
-    total = _single(f, g, q, breaks, (40, 16))
+    total = _on_panels(f, g, q, breaks, (40, 16))
     if not measured:
         return total
-    missed = jnp.abs(total - _single(f, g, q, breaks, (64, 20)))
-    size = jnp.sqrt(_single(f, f, q, breaks, (40, 16)) * _single(g, g, q, breaks, (40, 16)))
+    missed = jnp.abs(total - _on_panels(f, g, q, breaks, (64, 20)))
+    size = jnp.sqrt(_on_panels(f, f, q, breaks, (40, 16)) * _on_panels(g, g, q, breaks, (40, 16)))
     return _where_small(missed, size, KINK_LIMIT if breaks else SMOOTH_LIMIT, total)
 
 
@@ -128,7 +128,7 @@ def _where(valid: jax.Array, value: jax.Array) -> jax.Array:
     return value * jnp.where(valid, 1.0, jnp.nan).astype(value.dtype)
 
 
-def _single(f: Function, g: Function, q: jax.Array, breaks: Sequence[float], rule: tuple[int, int]) -> jax.Array:
+def _on_panels(f: Function, g: Function, q: jax.Array, breaks: Sequence[float], rule: tuple[int, int]) -> jax.Array:
     sigma = safe.sqrt(q)[..., None]
     fractions, weights = (jnp.asarray(v, sigma.dtype) for v in legendre(*rule))
     edges = [-REACH * jnp.ones_like(sigma)]
@@ -395,10 +395,10 @@ def nested(
         return values
     for function, q, breaks in ((f, q_mumu, breaks_f), (g, q_nunu, breaks_g)):
         largest = jnp.max(q)
-        size = _single(function, function, largest, breaks, (9, 40))
+        size = _on_panels(function, function, largest, breaks, (9, 40))
         line = lambda x, q=largest: safe.divide(x, safe.sqrt(q))
         for other, scale in ((function, size), (jnp.ones_like, jnp.sqrt(size)), (line, jnp.sqrt(size))):
-            missed = jnp.abs(jnp.subtract(*(_single(function, other, largest, breaks, rule) for rule in ((9, 12), (9, 40)))))
+            missed = jnp.abs(jnp.subtract(*(_on_panels(function, other, largest, breaks, rule) for rule in ((9, 12), (9, 40)))))
             values = _where_small(2 * missed, scale, KINK_LIMIT, values)
     return values
 

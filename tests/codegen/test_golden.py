@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from derive import DFA, FA, GD, GLN, MLP, Hebb, Rational, lazy_kernel, rho, sigma_w
+from derive.codegen.inline import MODULES, definitions
 from numerics import jaxify
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -65,6 +66,12 @@ def test_standalone_module_needs_jax_only(name: str, tmp_path: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": ""})
     np.testing.assert_allclose(np.load(tmp_path / "K.npy"), jaxify(kernel)(X, rho=0.3), rtol=1e-13)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_inlined_helpers_keep_names_of_their_own(module: str) -> None:
+    names = [name.lstrip("_") for name in definitions(module)]
+    assert len(names) == len(set(names))
 
 
 def test_layering() -> None:
