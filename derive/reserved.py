@@ -12,12 +12,14 @@ from .errors import BadInput
 MEANINGS: dict[str, str] = {
     "x": "the argument of an activation", "h": "the preactivation", "z": "the feedback field", "m": "the gate", "Delta": "the error signal",
     "g_tilde": "the pseudo-gradient of the layer above", "omega": "what feedback weights make of the features below", "W": "the forward weights",
-    "t": "the step", "u": "a Gaussian variable", "v": "a Gaussian variable",
+    "u": "a Gaussian variable", "v": "a Gaussian variable",
     **{f"{letter}_{pair}": "a covariance" for letter in "Kq" for pair in ("mumu", "munu", "nunu")},
     **dict.fromkeys(("self", "X1", "X2", "block", "near_pairs"), "an argument of kernels"),
     **dict.fromkeys(("jax", "jnp", "lax", "np", "math", "safe", "quadrature", "correlated"), "a module that generated code imports"),
     **dict.fromkeys(("erf", "erfc", "erfinv", "expit", "gammaln", "logsumexp"), "a function that generated code imports"),
 }  # fmt: skip
+# A parameter itself, of kernels with feedback weights that learn: nobody else's.
+TIME = {"t": "the step"}
 # What generated kernels call their functions and intermediate results.
 OWN = re.compile(
     r"K|s|scale|gap|ntk|nngp|values|kernel|path|scales|forward|slope|pseudo_gradient|evolution|outer|correlations|"
@@ -38,6 +40,6 @@ def refuse_taken(owner: str, parameters: Iterable[sp.Symbol]) -> None:
         BadInput: naming the first, and what it means.
     """
     for parameter in parameters:
-        means = meaning(parameter.name)
+        means = meaning(parameter.name) or TIME.get(parameter.name)
         if means is not None:
             raise BadInput(f"{owner}: the parameter {parameter.name} has a name that is taken ({means}): rename the symbol")
