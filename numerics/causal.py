@@ -26,7 +26,7 @@ from .progress import Progress
 from .rows import bracket, segment_for, wide
 from .sampling import Innovations
 from .sharding import Placement
-from .snapshots import empty_snapshots, put, taken
+from .snapshots import empty_snapshots, recorded, taken
 from .training import Probe, Scales, State, prepared, step
 
 # Directions for which innovations are supplied at a time, at least; and as many as have so many numbers: each time costs as much as drawing those.
@@ -264,14 +264,6 @@ def _record(state: State, fields, record: str, due: Any) -> dict[str, Any]:
     return found
 
 
-def _put(kept: Any, new: Any, t) -> Any:
-    """Entry t of every array that is kept."""
-    if isinstance(kept, dict):
-        return {name: _put(entry, new[name], t) for name, entry in kept.items()}
-    put = lambda array, entry: jax.lax.dynamic_update_index_in_dim(array, entry.astype(array.dtype), t, 0)
-    return jax.tree.map(put, kept, new)
-
-
 def _advance(
     rule: Dynamics, blocks: Room, record: str, times: tuple[int, ...], placement: Placement,
     state: State, history, scales: Scales, probe: Probe | None, due: Any, stop, within: Room,
@@ -289,12 +281,8 @@ def _advance(
     def body(carry):
         before, history = carry
         state, fields = step(before, rule, scales, probe)
-        kept = {name: entry for name, entry in history.items() if name != "snapshots"}
-        kept = _put(kept, _record(state, fields, record, None if due is None else due[before.t]), before.t)
-        if times:
-            add = lambda old, new: put(old, new, times, before.t)
-            kept["snapshots"] = jax.tree.map(add, history["snapshots"], taken(before, fields))
-        return placement.keep((state, kept))
+        now = _record(state, fields, record, None if due is None else due[before.t])
+        return placement.keep((state, recorded(history, now, taken(before, fields), times, before.t)))
 
     return jax.lax.while_loop(fits, body, (state, history))
 

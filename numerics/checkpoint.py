@@ -192,7 +192,6 @@ class Partial:
     """
 
     solver: str
-
     problem: Problem
     rule: str
     parameters: dict[str, float]

@@ -21,7 +21,7 @@ from .errors import positive_integer, seed_number
 from .order_parameters import DenseKernel, Layers, mean_and_error
 from .problem import Problem
 from .progress import Progress
-from .snapshots import collect, put, taken, times_of
+from .snapshots import collect, recorded, taken, times_of
 from .solution import Solution, assemble
 from .training import Probe, Scales, State, prepared, step
 
@@ -227,11 +227,7 @@ def _advance(state, record, probe, scales: Scales, stop, rule: Dynamics, two_tim
     def body(carried):
         t, state, record = carried
         state, now, fields = _step(state, probe, scales, rule, two_time)
-        kept = {name: entry for name, entry in record.items() if name != "snapshots"}
-        kept = jax.tree.map(lambda array, entry: jax.lax.dynamic_update_index_in_dim(array, entry, t, 0), kept, now)
-        if times:
-            kept["snapshots"] = jax.tree.map(lambda array, entry: put(array, entry, times, t), record["snapshots"], fields)
-        return t + 1, state, kept
+        return t + 1, state, recorded(record, now, fields, times, t)
 
     return jax.lax.while_loop(lambda carried: carried[0] < stop, body, (state.t[0], state, record))[1:]
 

@@ -210,12 +210,10 @@ class _Overlaps:
 
     Attributes:
         T, A: the teacher.
-        inverse: T⁻¹, or what comes closest where teachers depend on each other.
     """
 
     T: jax.Array
     A: jax.Array
-    inverse: jax.Array
 
     def start(self, Q: jax.Array, R: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
         """The state at given overlaps."""
@@ -236,7 +234,12 @@ class _Components(_Overlaps):
     """The state (W, v): students' inner products with the teachers, then their components along K orthonormal directions besides.
 
     Those directions count as teachers that nobody asks, A = 0, so that the rate of R is the rate of W.
+
+    Attributes:
+        inverse: T⁻¹, or what comes closest where teachers depend on each other.
     """
+
+    inverse: jax.Array
 
     def start(self, Q: jax.Array, R: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
         squares, vectors = jnp.linalg.eigh(Q - R @ self.inverse @ R.T)
@@ -262,7 +265,8 @@ def _compiled(
     module = module_from(source)
 
     def solve(arrays: dict[str, jax.Array], times: jax.Array, rtol: jax.Array, atol: jax.Array, smoothing: jax.Array) -> dict[str, Any]:
-        state = (_Components if small_rate else _Overlaps)(arrays["T"], arrays["A"], jnp.linalg.pinv(arrays["T"], hermitian=True))
+        T, A = arrays["T"], arrays["A"]
+        state = _Components(T, A, jnp.linalg.pinv(T, hermitian=True)) if small_rate else _Overlaps(T, A)
         return _integrate(module, state, arrays, times, rtol, atol, smoothing, dense, max_steps, implicit)
 
     return jax.jit(jax.vmap(solve, in_axes=(dict(axes), None, None, None, None)) if axes else solve)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -85,6 +86,21 @@ def empty_snapshots(rule: Dynamics, count: int, outputs: tuple[int, ...], N: int
 def put(kept: Float[Array, "K *R P N"], now: Float[Array, "*R P N"], times: tuple[int, ...], t: Int[Array, ""]) -> Float[Array, "K *R P N"]:
     """`now` at its place among the times, if t is one of them."""
     return jnp.where((jnp.asarray(times) == t).reshape(-1, *(1,) * now.ndim), now.astype(kept.dtype), kept)
+
+
+def recorded(history: dict[str, Any], now: dict[str, Any], snapshot: dict[str, Any], times: tuple[int, ...], t: Int[Array, ""]) -> dict[str, Any]:
+    """A history, time first, with entry t: what `now` has under each of its names, and under "snapshots" the snapshot, if t is one of the times."""
+    kept = _written({name: entry for name, entry in history.items() if name != "snapshots"}, now, t)
+    if times:
+        kept["snapshots"] = jax.tree.map(lambda array, entry: put(array, entry, times, t), history["snapshots"], snapshot)
+    return kept
+
+
+def _written(kept: Any, now: Any, t: Int[Array, ""]) -> Any:
+    """Entry t of every array that is kept."""
+    if isinstance(kept, dict):
+        return {name: _written(entry, now[name], t) for name, entry in kept.items()}
+    return jax.tree.map(lambda array, entry: jax.lax.dynamic_update_index_in_dim(array, entry.astype(array.dtype), t, 0), kept, now)
 
 
 def collect(times: tuple[int, ...], replicas: list[dict[str, Any]]) -> Mapping[int, Snapshot]:

@@ -117,7 +117,7 @@ class Probe:
 
     Attributes:
         inputs: what the first matrix's `probe` takes.
-        noise: for each hidden matrix what its `probe` takes besides the features.
+        noise: for each hidden matrix what its `probe`, or `probe_twice`, takes besides the features.
         gates: m^1…m^L at the test points, or empty.
         untrained: what of the network at t = 0 tells its output at the test points; None where that stays what it was then.
     """
@@ -208,20 +208,20 @@ def predict(state: State, probe: Probe, rule: Dynamics, scales: Scales) -> Float
     the limit, but not among S samples. Less that, which goes along with the trained network's, errors do not grow like 1/γ0.
     """
     sigma_w, sigma_b = rule.module.scales(**scales.parameters)
-    image, biases, start = state.matrices[0].probe(*probe.inputs), state.biases, None
-    if probe.untrained is not None:
-        start = probe.untrained.images
+    untrained = probe.untrained
+
+    def seen(image, biases, l: int):
+        h = sigma_w * image + (sigma_b * biases[l] if rule.biased else 0.0)
+        return rule.module.forward(h, probe.gates[l] if probe.gates else None, **scales.parameters)
+
+    image, start = state.matrices[0].probe(*probe.inputs), 0.0 if untrained is None else untrained.images
     for l in range(rule.depth):
-        gates = probe.gates[l] if probe.gates else None
-        seen = lambda image, bias, gates=gates: rule.module.forward(sigma_w * image + bias, gates, **scales.parameters)
-        a = seen(image, sigma_b * biases[l] if rule.biased else 0.0)
-        if probe.untrained is None:
-            image = state.matrices[l + 1].probe(a, *probe.noise[l])
+        matrix, a = state.matrices[l + 1], seen(image, state.biases, l)
+        if untrained is None:
+            image = matrix.probe(a, *probe.noise[l])
         else:
-            at_start = seen(start, sigma_b * probe.untrained.biases[l] if rule.biased else 0.0)
-            image, start = state.matrices[l + 1].probe_twice(a, at_start, *probe.noise[l])
-    image = image if start is None else image - start
-    return sigma_w * image / scales.gamma0 + state.readout_bias
+            image, start = matrix.probe_twice(a, seen(start, untrained.biases, l), *probe.noise[l])
+    return sigma_w * (image - start) / scales.gamma0 + state.readout_bias
 
 
 def backward(state: State, h, a, Delta: Float[Array, "PC"], rule: Dynamics, scales: Scales):

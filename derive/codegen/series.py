@@ -112,6 +112,7 @@ def _listed(breaks: tuple[tuple[float, ...], tuple[float, ...]]) -> str:
     return "x = " + ", ".join(f"{t:g}" for t in sorted({*breaks[0], *breaks[1]}))
 
 
+@cache
 def refuse_infinite(dual: Dual) -> None:
     """Refuse functions without closed form that are not finite real numbers somewhere, or whose product has an infinite expectation.
 

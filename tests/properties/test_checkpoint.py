@@ -48,19 +48,10 @@ class Stop(Exception):
 
 def interrupt(monkeypatch, path, writes: int, run=solve, **options) -> None:
     """Run until so many checkpoints are written, then fail."""
-    from numerics import checkpoint
+    from interrupted import stopping  # here, because the process of `test_sigkill` imports this file without it
 
-    write, count = checkpoint.write, iter(range(1, 1000))
-
-    def and_stop(*arguments):
-        write(*arguments)
-        if next(count) == writes:
-            raise Stop
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "write", and_stop)
-        with pytest.raises(Stop):
-            run(checkpoint=path, **options)
+    with stopping(monkeypatch, writes, Stop), pytest.raises(Stop):
+        run(checkpoint=path, **options)
 
 
 # with every=2 and nine steps a replica writes at 2, 4, 6, 8 and at its end

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from interrupted import stopping
 
 from derive import FA, GD, MLP, rho
 from numerics import Problem, Solution, solve_dmft, solve_lazy, sweep, train_finite
@@ -95,22 +96,9 @@ def test_rerun_finds_its_files(tmp_path):
 
 @pytest.mark.parametrize("solver", ["dmft", "finite"])
 def test_an_interrupted_point_goes_on_from_its_checkpoint(monkeypatch, tmp_path, solver):
-    from numerics import checkpoint
-
     options = OPTIONS if solver == "dmft" else {"solver": "finite", "width": 8, "seeds": 2}
-
-    write, writes = checkpoint.write, []
-
-    def and_stop(*arguments):
-        write(*arguments)
-        writes.append(arguments[0])
-        if len(writes) == 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "write", and_stop)
-        with pytest.raises(KeyboardInterrupt):
-            sweep(problem(), FA(rho), NET, gamma0=[0.5], rho=[1.0], out=tmp_path, every=2, **options)
+    with stopping(monkeypatch, 2, KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        sweep(problem(), FA(rho), NET, gamma0=[0.5], rho=[1.0], out=tmp_path, every=2, **options)
     assert [entry.name for entry in tmp_path.iterdir()] == [".gamma0=0.5,rho=1.0.npz.checkpoint"]
     found = sweep(problem(), FA(rho), NET, gamma0=[0.5], rho=[1.0], out=tmp_path, every=2, **options)
     np.testing.assert_array_equal(found[0.5, 1.0].f, sweep(problem(), FA(rho), NET, gamma0=[0.5], rho=[1.0], **options)[0.5, 1.0].f)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import sympy as sp
+from interrupted import stopping
 from typer.testing import CliRunner
 
 from derive import FA, MLP, K_mumu, K_munu, K_nunu, lazy_kernel, rho
@@ -170,21 +171,13 @@ def test_solve_with_other_training(tmp_path):
 
 @pytest.mark.parametrize("writes", [1, 15])
 def test_solve_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, writes):
-    """In the theory's second replica, and in the networks; the same numbers as without an interruption, and no checkpoint left."""
+    """After the theory's first replica, and in the networks; the same numbers as without an interruption, and no checkpoint left."""
     from numerics import Solution, checkpoint
 
     words = ("solve", "--train", "4", "--test", "2", "--steps", "6", "--samples", "32", "--replicas", "2", "--width", "8", "--seeds", "2", "--quiet")
     folders = {name: tmp_path / name for name in ("whole", "broken")}
     assert run(*words, "--out", str(folders["whole"])).exit_code == 0
-    write, count = checkpoint.write, iter(range(1, 100))
-
-    def and_stop(*arguments):
-        write(*arguments)
-        if next(count) == writes:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "write", and_stop)
+    with stopping(monkeypatch, writes, KeyboardInterrupt), monkeypatch.context() as patch:
         patch.setattr(checkpoint, "PATIENCE", 0.0 if writes > 1 else 10.0)
         stopped = run(*words, "--out", str(folders["broken"]))
     assert stopped.exit_code == 130 and "a checkpoint of what was under way" in stopped.stderr
