@@ -10,6 +10,8 @@ from __future__ import annotations
 import gzip
 import pickle
 import struct
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,8 +98,15 @@ def ten_classes(source: str, train: int, test: int, seed: int = 0) -> tuple[Imag
 
 def _mnist_parts(folder: str | Path) -> tuple[Images, Images]:
     """Training and test part."""
-    part = lambda name: (read_idx(_find(folder, f"{name}-images-idx3-ubyte")), read_idx(_find(folder, f"{name}-labels-idx1-ubyte")))
-    return part("train"), part("t10k")
+    return _mnist_part(folder, "train"), _mnist_part(folder, "t10k")
+
+
+def _mnist_part(folder: str | Path, name: str) -> Images:
+    files = [_find(folder, f"{name}-{what}-ubyte") for what in ("images-idx3", "labels-idx1")]
+    images, labels = map(read_idx, files)
+    if images.shape[1:] != (28, 28) or labels.shape != (len(images),):
+        raise BadInput(f"{files[0]} holds {images.shape} bytes and {files[1]} {labels.shape}: MNIST has (n, 28, 28) of images and (n,) of labels")
+    return images, labels
 
 
 def _cifar10_parts(folder: str | Path) -> tuple[Images, Images]:
@@ -107,11 +116,9 @@ def _cifar10_parts(folder: str | Path) -> tuple[Images, Images]:
     for sub, suffix, read in versions:
         for place in (root, root / sub):
             if (place / f"test_batch{suffix}").exists():
-                batches = sorted(place.glob(f"data_batch_[1-5]{suffix}"))
-                if not batches:
-                    raise BadInput(
-                        f"{place} has test_batch{suffix} but no data_batch_1{suffix}: unpack the whole archive"
-                    )
+                batches = [place / f"data_batch_{number}{suffix}" for number in range(1, 6)]
+                if missing := [batch.name for batch in batches if not batch.exists()]:
+                    raise BadInput(f"{place} has test_batch{suffix} but not {', '.join(missing)}: unpack the whole archive")
                 images, labels = zip(*map(read, batches), strict=True)
                 return (np.concatenate(images), np.concatenate(labels)), read(place / f"test_batch{suffix}")
     raise BadInput(
@@ -129,7 +136,7 @@ def from_npz(path: str | Path) -> dict[str, np.ndarray]:
         with np.load(target, allow_pickle=False) as file:
             found = {key: file[key] for key in ("X", "y", "X_test", "y_test") if key in file.files}
             names = ", ".join(file.files)
-    except (ValueError, OSError, TypeError, AttributeError) as error:
+    except (ValueError, OSError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise BadInput(f"{target} cannot be read as an .npz file ({error}): {WRITE_NPZ}") from error
     if missing := {"X", "y"} - found.keys():
         raise BadInput(f"{target} has no array {' or '.join(sorted(missing))} (it has: {names}): {WRITE_NPZ}")
@@ -143,11 +150,16 @@ def read_idx(path: str | Path) -> np.ndarray:
     """An IDX file of unsigned bytes (MNIST's format): 0, 0, type 8, rank, then big-endian sizes and the data."""
     target = Path(path)
     opener: Callable[..., IO[bytes]] = gzip.open if target.suffix == ".gz" else open  # type: ignore[assignment]
-    with opener(target, "rb") as file:
-        content = file.read()
+    try:
+        with opener(target, "rb") as file:
+            content = file.read()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise BadInput(f"{target} cannot be unpacked ({error}): the file is damaged") from error
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise BadInput(f"{target} starts with {content[:4].hex()}, not 000008: it is no IDX file of unsigned bytes")
     rank = content[3]
+    if len(content) < 4 + 4 * rank:
+        raise BadInput(f"{target} ends within its header, after {len(content)} bytes: the file is damaged")
     shape = struct.unpack(f">{rank}I", content[4 : 4 + 4 * rank])
     data = np.frombuffer(content, np.uint8, offset=4 + 4 * rank)
     if data.size != np.prod(shape):
@@ -161,7 +173,7 @@ def read_cifar_binary(path: str | Path) -> Images:
     if content.size == 0 or content.size % 3073:
         raise BadInput(f"{path} holds {content.size} bytes, not a multiple of 3073: it is no CIFAR-10 binary batch")
     records = content.reshape(-1, 3073)
-    return records[:, 1:], records[:, 0].astype(int)
+    return _cifar_batch(path, records[:, 1:], records[:, 0])
 
 
 def read_cifar_pickle(path: str | Path) -> Images:
@@ -169,11 +181,21 @@ def read_cifar_pickle(path: str | Path) -> Images:
     with open(path, "rb") as file:
         try:
             batch = _ArrayUnpickler(file, encoding="bytes").load()
-            return np.asarray(batch[b"data"]), np.asarray(batch[b"labels"], dtype=int)
-        except (pickle.UnpicklingError, KeyError, EOFError, TypeError) as error:
+            images, labels = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"], dtype=int)
+        except (pickle.UnpicklingError, KeyError, EOFError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise BadInput(
                 f"{path} is not a CIFAR-10 python batch ({error!r}): use those of cifar-10-python.tar.gz"
             ) from error
+    return _cifar_batch(path, images, labels)
+
+
+def _cifar_batch(path: str | Path, images: np.ndarray, labels: np.ndarray) -> Images:
+    if images.shape != (labels.size, 3072) or not np.all((labels >= 0) & (labels <= 9)):
+        raise BadInput(
+            f"{path} holds images {images.shape} and {labels.size} labels up to {np.max(labels, initial=0)}: "
+            "CIFAR-10 has rows of 3072 bytes, and a label 0…9 for each"
+        )
+    return images, labels.astype(int)
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -74,7 +74,7 @@ class Comparison:
 def problem(examples: Examples, settings: Settings) -> Problem:
     """The examples as a training problem."""
     training = {name: getattr(settings, name) for name in ("gamma0", "eta", "steps", "loss", "momentum", "weight_decay")}
-    batches = consecutive_batches(settings.batch_size, len(examples.arrays["X"]))
+    batches = consecutive_batches(settings.batch_size, len(np.atleast_1d(examples.arrays["X"])))
     return Problem(**training, batches=batches, **examples.arrays)
 
 

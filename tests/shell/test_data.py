@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from derive.errors import BadInput
-from lazyrich.data import cifar10, digits, from_npz, mnist, read_cifar_pickle, read_idx, ten_classes
+from lazyrich.data import cifar10, digits, from_npz, mnist, read_cifar_binary, read_cifar_pickle, read_idx, ten_classes
 
 
 def test_digits_are_balanced_normalised_and_disjoint():
@@ -86,7 +86,7 @@ def test_idx_keeps_values_and_order(tmp_path):
 @pytest.mark.parametrize("version", ["python", "binary"])
 def test_cifar10_files(tmp_path, version):
     rng = np.random.default_rng(0)
-    for name, count in (("data_batch_1", 40), ("data_batch_2", 40), ("test_batch", 30)):
+    for name, count in (*((f"data_batch_{number}", 20) for number in range(1, 6)), ("test_batch", 30)):
         pixels, labels = rng.integers(0, 256, (count, 3072), dtype=np.uint8), np.arange(count) % 10
         if version == "python":
             folder = tmp_path / "cifar-10-batches-py"
@@ -103,10 +103,57 @@ def test_cifar10_files(tmp_path, version):
     data = cifar10(tmp_path, classes=(0, 9), train=16, test=6)
     assert data.X.shape == (16, 3072) and data.X_test.shape == (6, 3072)
     assert data.name == "CIFAR-10"
-    (images, _), (others, labels) = ten_classes(f"cifar10:{tmp_path}", 80, 30)
-    assert images.shape == (80, 32, 32, 3) and np.all(np.bincount(labels) == 3)
+    (images, _), (others, labels) = ten_classes(f"cifar10:{tmp_path}", 100, 30)
+    assert images.shape == (100, 32, 32, 3) and np.all(np.bincount(labels) == 3)
     # the last batch is the test part; files hold one colour after the other
     np.testing.assert_array_equal(np.sort(others.mean((1, 2)), axis=0), np.sort(pixels.reshape(30, 3, 1024).mean(2), axis=0))
+
+
+    next(tmp_path.rglob("data_batch_4*")).unlink()
+    with pytest.raises(BadInput, match="not data_batch_4"):
+        cifar10(tmp_path)
+
+
+@pytest.mark.parametrize(("images", "labels"), [((3, 3072), 4), ((3, 3071), 3)])
+def test_cifar10_batches_that_do_not_fit_their_labels_are_refused(tmp_path, images, labels):
+    (tmp_path / "data_batch_1").write_bytes(pickle.dumps({b"data": np.zeros(images, np.uint8), b"labels": [1] * labels}))
+    with pytest.raises(BadInput, match="rows of 3072 bytes, and a label 0…9 for each"):
+        read_cifar_pickle(tmp_path / "data_batch_1")
+
+
+def test_labels_above_nine_are_refused(tmp_path):
+    np.full(3073, 10, np.uint8).tofile(tmp_path / "data_batch_1.bin")
+    with pytest.raises(BadInput, match="1 labels up to 10"):
+        read_cifar_binary(tmp_path / "data_batch_1.bin")
+
+
+@pytest.mark.parametrize(("shape", "labels"), [((6, 28, 28), 5), ((6, 28, 28), 7), ((6, 27, 28), 6)])
+def test_mnist_images_that_do_not_fit_their_labels_are_refused(tmp_path, shape, labels):
+    _write_idx(tmp_path / "train-images-idx3-ubyte", np.zeros(shape, np.uint8), packed=False)
+    _write_idx(tmp_path / "train-labels-idx1-ubyte", np.zeros(labels, np.uint8), packed=False)
+    with pytest.raises(BadInput, match=r"train-labels-idx1-ubyte .* of images and \(n,\) of labels"):
+        mnist(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.gz", b"no gzip", "cannot be unpacked"),
+        ("a.gz", gzip.compress(bytes(100))[:-20], "cannot be unpacked"),
+        ("a", b"\x00\x00\x08\x03\x00\x00", "ends within its header"),
+    ],
+)  # fmt: skip
+def test_damaged_idx_files_are_refused(tmp_path, name, content, says):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadInput, match=says):
+        read_idx(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"no archive"])
+def test_damaged_npz_files_are_refused(tmp_path, content):
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(BadInput, match="cannot be read as an .npz file"):
+        from_npz(tmp_path / "a.npz")
 
 
 def test_a_pickle_that_is_code_is_refused(tmp_path):
