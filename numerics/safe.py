@@ -73,6 +73,15 @@ def divide(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
     return jnp.where(denominator == 0, 0, numerator / _nonzero(denominator))
 
 
+def distance(denominator: jax.Array) -> jax.Array:
+    """1/denominator, and where that is 0 a number so large that e^{−x} is 0 and erf(x) is 1 there, with slope 0.
+
+    For what is farther away than any multiple of a standard deviation when that is 0; squares and cubes stay finite.
+    """
+    (denominator,) = _common(denominator)
+    return jnp.where(denominator == 0, float(jnp.finfo(denominator.dtype).max) ** 0.25, 1 / _nonzero(denominator))
+
+
 @jax.custom_jvp
 def exp_difference(x: jax.Array, y: jax.Array) -> jax.Array:
     """e^x − e^y, without cancellation at x ≈ y and without overflow where the result is finite."""

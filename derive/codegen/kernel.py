@@ -106,7 +106,7 @@ class KernelWriter:
         printer = self.printer
         lines = []
         for root in lowered.roots:
-            printer.names[root.symbol] = "s" if root.plain else root.symbol.name
+            printer.names[root.symbol] = root.symbol.name
             if not root.plain:
                 parts = ", ".join(printer.doprint(part) for part in (root.P, root.Q, root.R))
                 lines.append(f"{root.symbol.name} = safe.sqrt(safe.det2({parts}))")

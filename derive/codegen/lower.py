@@ -7,7 +7,7 @@ named, so that the printer can emit `safe.det2(P, Q, R)`, `safe.coangle(R, s)` a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sympy as sp
 
@@ -50,6 +50,12 @@ class Divide(sp.Function):
     nargs = 2
 
 
+class Distance(sp.Function):
+    """1/denominator where the denominator may vanish: how far a kink is away from the mean, in standard deviations or their squares."""
+
+    nargs = 1
+
+
 SAFE_FUNCTIONS: dict[type, str] = {
     Coangle: "safe.coangle",
     Angle: "safe.angle",
@@ -57,6 +63,7 @@ SAFE_FUNCTIONS: dict[type, str] = {
     Cowedge: "safe.cowedge",
     ExpDifference: "safe.exp_difference",
     Divide: "safe.divide",
+    Distance: "safe.distance",
 }
 
 
@@ -104,8 +111,9 @@ def lower(expr: sp.Expr) -> Lowered:
             split = determinant(base)
             if split is None:
                 return power
-            suffix = "" if not roots else f"_{len(roots) + 1}"
-            roots[base] = Root(sp.Symbol(f"s{suffix}", nonnegative=True), *split)
+            # s is the generated functions' argument, √(q_mumu q_nunu − q_munu²)
+            root = Root(sp.Symbol("s", nonnegative=True), *split)
+            roots[base] = root if root.plain else replace(root, symbol=sp.Symbol(f"s_{len(roots) + 1}", nonnegative=True))
         return roots[base].symbol ** (2 * exponent)
 
     is_root = lambda e: isinstance(e, sp.Pow) and e.exp.is_Rational and e.exp.q == 2 and e.base.has(q_munu)
@@ -113,6 +121,7 @@ def lower(expr: sp.Expr) -> Lowered:
     for root in roots.values():
         expr = _angles(expr, root)
     expr = expr.replace(lambda e: isinstance(e, sp.Add), _exp_differences)
+    expr = expr.replace(lambda e: isinstance(e, sp.erf | sp.erfc | sp.exp), _at_a_distance)
     expr = expr.replace(lambda e: isinstance(e, sp.Mul | sp.Pow), _vanishing_denominators)
     return Lowered(expr, tuple(roots.values()))
 
@@ -200,8 +209,24 @@ def _exp_differences(total: sp.Add) -> sp.Expr:
     return total
 
 
+def _at_a_distance(function: sp.Expr) -> sp.Expr:
+    """Quotients in an error function or exponential whose denominator alone is 0 at zero variance, through `safe.distance`."""
+
+    def written(term: sp.Expr) -> sp.Expr:
+        numerator, denominator = _split(term)
+        return term if denominator == 1 or _vanishes(numerator) else numerator * Distance(denominator)
+
+    return function.func(sp.Add(*map(written, sp.Add.make_args(function.args[0]))))
+
+
 def _vanishing_denominators(expr: sp.Expr) -> sp.Expr:
     """Quotients whose denominator is 0 at zero variance, through `safe.divide`."""
+    numerator, denominator = _split(expr)
+    return expr if denominator == 1 else Divide(numerator, denominator)
+
+
+def _split(expr: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
+    """Numerator, and the factors of the denominator that are 0 at zero variance."""
     numerator, denominator = sp.Integer(1), sp.Integer(1)
     for factor in sp.Mul.make_args(expr):
         base, power = factor.as_base_exp()
@@ -209,8 +234,8 @@ def _vanishing_denominators(expr: sp.Expr) -> sp.Expr:
             denominator /= factor
         else:
             numerator *= factor
-    return expr if denominator == 1 else Divide(numerator, denominator)
+    return numerator, denominator
 
 
-def _vanishes(base: sp.Expr) -> bool:
-    return base.subs({q_mumu: 0, q_nunu: 0, q_munu: 0}) == 0
+def _vanishes(expr: sp.Expr) -> bool:
+    return expr.subs({q_mumu: 0, q_nunu: 0, q_munu: 0}) == 0

@@ -8,7 +8,7 @@ import pytest
 import sympy as sp
 from kernel_reference import DIGITS, dual_value, kernel_values
 
-from derive import GD, MLP, alpha, exp, lazy_kernel, step, x
+from derive import GD, MLP, alpha, exp, gelu, lazy_kernel, leaky_relu, relu, step, x
 from numerics import jaxify, safe
 
 ACTIVATIONS = {
@@ -53,6 +53,50 @@ def test_ntk_and_nngp(name: str, depth: int) -> None:
         floor = mpmath.mpf(10) ** -3 * max(scale)
         errors = [float(abs(mpmath.mpf(float(v)) - e) / max(abs(e), floor)) for v, e in zip(values, exact[:, index], strict=True)]
         assert max(errors) <= 1e-13, points[int(np.argmax(errors))]
+
+
+MIXED = {
+    "relu + erf": relu(x) + sp.erf(x), "erf + relu − x/3": sp.erf(x) + relu(x) - x / 3, "relu + Gaussian": relu(x) + exp(-(x**2)),
+    "|x| + Gaussian": sp.Abs(x) + exp(-(x**2) / 2), "relu · Gaussian": relu(x) * exp(-(x**2)), "gelu + relu": gelu(x) + relu(x),
+    "leaky relu + x · Gaussian": leaky_relu(x, sp.Rational(1, 10)) + x * exp(-(x**2)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_closed_forms_with_several_roots(name: str) -> None:
+    """√(q_mumu q_nunu − q_munu²) is handed to generated functions, and others are computed in them."""
+    kernel, points = lazy_kernel(GD(), MLP(1, MIXED[name])), [(1.0, 0.3, 0.8), (0.5, -0.2, 2.0), (1.0, 0.999, 1.0)]
+    module = jaxify(kernel).module
+    exact = np.array([kernel_values(kernel, point, ()) for point in points], float)
+    found = np.stack([evaluate(pairs, points) for pairs in (module.ntk_pairs, module.nngp_pairs)], axis=1)
+    np.testing.assert_allclose(found, exact, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize(
+    "activation",
+    ["hard_tanh", sp.Max(x - 1, 0), sp.Max(x + 1, 0), sp.Max(sp.Min(x, 6), 0), sp.Piecewise((-1, x < -1), (x, x < 0.5), (x**2, x < 2), (4, True))],
+    ids=str,
+)
+def test_at_a_zero_input_kinks_elsewhere_are_infinitely_far(activation, depth: int, dtype: str) -> None:
+    """The kernel there is that of a small input, and its NNGP part what the function is at 0."""
+    module = jaxify(lazy_kernel(GD(), MLP(depth, activation)))
+    X = np.array([[0.0, 0.0], [1.0, 1.0]], dtype)
+    small = np.array([[1e-8, 1e-8], [1.0, 1.0]], dtype)
+    for kernel in (module, module.nngp):
+        found = np.asarray(kernel(X))
+        assert found.dtype == dtype and np.all(np.isfinite(found))
+        np.testing.assert_allclose(found, kernel(small), rtol=1e-5, atol=1e-7)
+    if depth == 1:
+        at_zero = float(MLP(1, activation).activation.expr.subs(x, 0))
+        np.testing.assert_allclose(module.nngp(X)[0, 0], at_zero**2, atol=1e-12)
+
+
+def test_slopes_at_a_zero_input() -> None:
+    """Of hard tanh's kernel at an input with itself: 2 q near 0."""
+    kernel = jaxify(lazy_kernel(GD(), MLP(1, "hard_tanh"))).module.ntk_diagonal
+    assert jax.grad(kernel)(0.0) == pytest.approx(2.0, abs=1e-12) == pytest.approx(float(jax.grad(kernel)(1e-3)), abs=1e-6)
 
 
 @pytest.mark.parametrize("name", ["relu", "step", "abs", "sign", "erf", "gelu"])
