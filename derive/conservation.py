@@ -22,7 +22,7 @@ from .derivation import Derivation, Step, in_unicode
 from .errors import BadInput
 from .evolution import Evolution
 from .homogeneity import Units, units
-from .latex import aligned
+from .latex import Documented, aligned
 from .network import MLP
 from .rules import Rule, require
 from .symbols import h, m, recognised
@@ -30,7 +30,7 @@ from .weight_flow import WeightFlow, entry, slope_of
 from .words import TraceSum
 
 
-class ConservationLaws(list[Law]):
+class ConservationLaws(Documented, list[Law]):
     """The laws that were found, as a list; `.violations` has the rates of what is not conserved.
 
     Attributes:
@@ -58,8 +58,6 @@ class ConservationLaws(list[Law]):
     def latex(self) -> str:
         """All laws in one align* environment."""
         return aligned([law.statement() for law in self]) if self else r"\text{no law}"
-
-    _repr_latex_ = latex
 
     def definitions(self) -> list[tuple[str, str]]:
         """Symbols (LaTeX) and their meaning."""

@@ -177,6 +177,9 @@ class _Problem:
     def solve(self) -> Expectation:
         reduced, kept = self._drop_dependent()
         variables = tuple(self.variables[k] for k in kept)
+        if not variables:  # nothing is random
+            self.steps.append(Step("Every variable is its mean", sp.Eq(Mean(self.integrand), reduced, evaluate=False)))
+            return Expectation(reduced, self.steps, self.integrand)
         terms = self._named(lambda: normal_form(reduced, variables))
         self._record(terms, variables)
         symbols = _Symbols()

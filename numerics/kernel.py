@@ -68,7 +68,7 @@ class KernelFunction:
         """The eNTK as a function of the input kernel's entries K^x_μμ, K^x_μν, K^x_νν, elementwise."""
         given = self._ntk.checked_parameters(parameters, jnp.result_type(float, K_munu))
         refuse_correlations(self.module, parameters)
-        return self._ntk.pairs(*map(jnp.asarray, (K_mumu, K_munu, K_nunu)), **given)
+        return self._ntk.near(*map(jnp.asarray, (K_mumu, K_munu, K_nunu)), **given)
 
     @property
     def method(self) -> str:

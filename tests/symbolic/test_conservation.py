@@ -235,3 +235,4 @@ def test_laws_print():
     assert "ghost readout" in repr(laws) and "not conserved" in repr(laws) and len(repr(laws).splitlines()[0]) < 100
     assert "none" in repr(conservation_laws(FA(0), MLP(1, "tanh")))
     assert laws.latex().count(r"\text{const}") == len(laws)
+    assert laws.document() == document(laws)

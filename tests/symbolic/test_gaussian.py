@@ -296,6 +296,9 @@ def test_singular_covariances():
     assert expectation(relu(u) * relu(v), [[1, -1], [-1, 1]]) == 0
     assert expectation(gelu(u) * relu(v), [[0, 0], [0, 2]]) == 0
     assert expectation(sp.sign(u) * sp.sign(v), [[A, 0], [0, B]]) == 0
+    assert expectation(relu(u + 1), [[0]]) == 1
+    assert expectation(u * v + 1, sp.zeros(2)) == 1
+    assert expectation(sp.cos(u), [[0]], mean=[1]) == sp.cos(1)
     root = sp.sqrt(A * B)
     assert sp.simplify(expectation(relu(u) * relu(v), [[A, root], [root, B]]) - root / 2) == 0
 
