@@ -17,10 +17,11 @@ from .gates import MOST_EXAMPLES, Gates, all_patterns, drawn, enough, second_mom
 from .given_gates import run
 from .problem import Problem
 from .progress import Progress
+from .richness import richness
 from .sampling import Innovations
 from .solution import Solution
 
-# Relative energy of directions that are not followed, at γ0 = 1: far below what drawn gates resolve; without them, what rounding leaves.
+# Relative energy of directions that are not followed, where features move far: far below what drawn gates resolve; without them, what rounding leaves.
 EXACT_TOL, DRAWN_TOL = 1e-14, 1e-6
 # Relative energy of what double precision keeps of a field that is projected twice.
 FLOOR = 1e-26
@@ -102,7 +103,7 @@ class Conditional:
         return refined(solve, innovations, tol, max_samples)
 
     def _tolerance(self, usual: float) -> float:
-        return rank_tolerance(self.rank_tol, usual, FLOOR, self.p.gamma0, "double precision")
+        return rank_tolerance(self.rank_tol, usual, FLOOR, richness(self.p, self.bound, self.values), "double precision")
 
     def _run(self, gates: list[Gates], tol: float, bar: Progress) -> dict[str, Any]:
         return run(self.p, self.bound, self.values, gates, tol, self.responses, self.two_time, bar)

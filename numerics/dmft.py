@@ -25,6 +25,7 @@ from .linear import solve_linear
 from .order_parameters import DenseKernel, FactoredKernel, FieldKernel, Kernel, Layers
 from .problem import Problem
 from .progress import Progress
+from .richness import richness
 from .sampling import Innovations
 from .sharding import Placement
 from .snapshots import collect, times_of
@@ -33,8 +34,10 @@ from .solution import Solution, assemble, raise_failure
 METHODS = ("auto", "exact", "conditional", "sampling")
 # T P above which "auto" does not take the exact solver, whose cost grows with its cube.
 EXACT_LIMIT = 1000
-# γ0 below which features move too little for the tolerance that single precision allows.
-SMALL_GAMMA0 = 0.3
+# Richness below which features move too little for the tolerance that single precision allows.
+SMALL_RICHNESS = 0.6
+# Richness from which on tolerances are the usual ones: that of problem D in the benchmarks.
+FULL_RICHNESS = 2.0
 # Relative energies of residuals, in units of round-off, below which they are noise.
 ROUND_OFF = 2
 # Samples from which on the tolerance of single precision falls with their errors.
@@ -96,8 +99,8 @@ def solve_dmft(
             all times: the number of samples is doubled until it is met. `stats["status"]` tells whether it was.
         max_samples: no more samples than these.
         rank_tol: energy of a new direction, relative to the field's, below which it is not followed. Default 1e-7 (float32: 1e-5, beyond 4096
-            samples 0.04/S; exact 1e-14; conditional 1e-6) times min(1, γ0²), but not below what rounding leaves: float32 loses features
-            that move little.
+            samples 0.04/S; exact 1e-14; conditional 1e-6) times min(1, γ/2)², γ = γ0 |Δ|/|φ^L| at t = 0 being how far features move, but not
+            below what rounding leaves: float32 loses features that move little.
         two_time: False drops the kernels of φ(h^L) and g¹ between different times. They are the only ones that cost anything: fields
             at all times (4 R S T P bytes each, up to 1 GiB in all and T P ≤ 1024), beyond that a basis each (8 S r bytes).
         kernels_at: times at which these two are averaged, such as (0, -1), and none between different times. At all others they are NaN,
@@ -105,8 +108,8 @@ def solve_dmft(
             layers' kernels, and all kernels of the exact and conditional methods, are there at all times.
         snapshots: times at which the fields of all samples are kept, 2 L R S P numbers each: `solution.snapshots[t].h[l]`. The exact
             and conditional methods draw no fields, so that "auto" then samples linear units and gated networks too.
-        dtype: "float64" or "float32"; by default float32 on a GPU for γ0 ≥ 0.3, otherwise float64 where JAX has it enabled.
-            Single precision cannot follow the small movement of features at small γ0 (a warning says when).
+        dtype: "float64" or "float32"; by default float32 on a GPU for γ ≥ 0.6 (see `rank_tol`), otherwise float64 where JAX has it enabled.
+            Single precision cannot follow small movements of features (a warning says when).
         capacity: directions to set room aside for at first; it doubles when needed (and compiles again).
         chunk: steps between returns to Python (for progress); the result does not depend on it.
         responses: False drops the response terms A and B: not the theory, but shows what they do.
@@ -114,8 +117,8 @@ def solve_dmft(
             the limit is the same, the bias at finite S is not (docs/scale.md).
         control: whether kernels at t = 0 are the exact ones, and their sampling errors control variates for outputs, losses and kernels at
             all times (test outputs and snapshots stay as sampled). That needs three replicas and a lazy limit, whose kernel is derived and
-            compiled; it makes errors of the loss 2 to 7 times smaller at γ0 = 0.1, and hardly smaller for γ0 ≥ 1. None does it for γ0 ≤ 0.5, where it
-            can be done. The exact and conditional methods leave nothing of the lazy limit to chance anyway.
+            compiled; it makes errors of the loss 2 to 7 times smaller at γ = 0.2 (see `rank_tol`), and hardly smaller for γ ≥ 2. None does it for
+            γ ≤ 0.7, where it can be done. The exact and conditional methods leave nothing of the lazy limit to chance anyway.
         throw: raise when the solution is not finite.
         progress: show a bar.
         checkpoint: file to which the whole state goes every `every` steps and after each replica. If it is there, the run goes on from it
@@ -145,7 +148,8 @@ def solve_dmft(
         raise ValueError(f"method={method!r} is not known: give one of {', '.join(map(repr, METHODS))}")
     tol = _wanted_error(tol, replicas)
     bound, values = dynamics(rule, net, parameters)
-    kind = real_type("float64" if dtype is None and p.gamma0 < SMALL_GAMMA0 and x64_enabled() else dtype)
+    moved = richness(p, bound, values)
+    kind = real_type("float64" if dtype is None and moved < SMALL_RICHNESS and x64_enabled() else dtype)
     refuse_outputs(p, bound)
     innovations = Innovations(samples, seed, 0, sampling)
     times = times_of("snapshots", snapshots, p.steps)
@@ -166,7 +170,7 @@ def solve_dmft(
         plain = checkpoint is None and devices is None and kind == jnp.dtype("float64") and jax.device_count() == 1
         if plain and given.weights_can_be_found(samples // GATES_SHARE):
             return given.drawn(replace(innovations, samples=samples // GATES_SHARE), replicas, tol, max_samples // GATES_SHARE)
-    tolerance = lambda S: rank_tolerance(rank_tol, *usual_tolerance(kind, S), p.gamma0, str(kind))
+    tolerance = lambda S: rank_tolerance(rank_tol, *usual_tolerance(kind, S), moved, str(kind))
     applies = not times and not p.weight_decay and p.outputs == 1 and p.steps * p.P <= EXACT_LIMIT
     if method == "exact" or (method == "auto" and applies and _closes_on_covariances(rule, net, bound)):
         return _exact(p, rule, net, bound, parameters, responses, throw)
@@ -211,7 +215,7 @@ def real_type(dtype: Any) -> jnp.dtype:
 
 
 def usual_tolerance(kind: jnp.dtype, samples: int) -> tuple[float, float]:
-    """The default tolerance at γ0 = 1, and the lowest that makes sense.
+    """The default tolerance where features move far, and the lowest that makes sense.
 
     In single precision directions cost time and round-off: we follow those whose loss would be seen among the errors of S samples.
     """
@@ -219,34 +223,36 @@ def usual_tolerance(kind: jnp.dtype, samples: int) -> tuple[float, float]:
     return usual, ROUND_OFF * float(jnp.finfo(kind).eps)
 
 
-def rank_tolerance(rank_tol: float | None, usual: float, floor: float, gamma0: float, precision: str) -> float:
+def rank_tolerance(rank_tol: float | None, usual: float, floor: float, moved: float, precision: str) -> float:
     """The tolerance asked for, or the usual one.
 
     Raises:
         ValueError: a tolerance that cannot be kept.
     """
     if rank_tol is None:
-        return max(_at_movement(usual, gamma0), floor)
+        return max(_at_richness(usual, moved), floor)
     if not floor <= rank_tol < 1:
         raise ValueError(f"rank_tol={rank_tol!r} cannot be a relative energy in {precision}: give {floor:.0e} <= rank_tol < 1")
     return float(rank_tol)
 
 
-def _at_movement(usual: float, gamma0: float) -> float:
-    """Features move by γ0, and outputs are that movement over γ0: energies count by γ0²."""
-    return usual * min(1.0, gamma0**2)
+def _at_richness(usual: float, moved: float) -> float:
+    """Outputs are what features move by: energies count by its square."""
+    return usual * min(1.0, moved / FULL_RICHNESS) ** 2
 
 
 def _tell_what_is_missed(plan: Plan, samples: int, stacklevel: int) -> None:
     """Warn where movement that counts is below what the precision can follow."""
     usual, floor = usual_tolerance(plan.kind, samples)
-    wanted = _at_movement(usual, plan.problem.gamma0)
+    moved = richness(plan.problem, plan.rule, plan.values)
+    wanted = _at_richness(usual, moved)
     if plan.rank_tol > floor or floor <= SHORTFALL * wanted:
         return
     double = "dtype='float64', " if plan.kind == jnp.dtype("float32") else ""
     warnings.warn(
-        f"gamma0={plan.problem.gamma0:g} in {plan.kind}: features move so little that directions with {wanted:.0e} of their energy count, and those "
-        f"below {floor:.0e} cannot be followed, an error of outputs that standard errors do not contain; give {double}a larger gamma0, or solve_lazy",
+        f"gamma0={plan.problem.gamma0:g} in {plan.kind}: features move so little, by {moved:.0e} of their size, that directions with {wanted:.0e} of "
+        f"their energy count, and those below {floor:.0e} cannot be followed, an error of outputs that standard errors do not contain; give "
+        f"{double}a larger gamma0, larger targets, or solve_lazy",
         stacklevel=stacklevel + 1,
     )
 
