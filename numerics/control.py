@@ -23,12 +23,13 @@ from .dynamics import Dynamics
 from .lazy import descend, layers_module, order_parameters
 from .order_parameters import AbsentKernel, DenseKernel, FactoredKernel, FieldKernel, Kernel, Layers
 from .problem import Problem
+from .richness import richness
 from .solution import entk_of, with_inputs, with_readout
 
 # Replicas without which coefficients cannot be found.
 REPLICAS = 3
-# γ0 up to which it is done without being asked for: there errors of the loss become two to seven times smaller.
-NEARLY_LAZY = 0.5
+# Richness up to which it is done without being asked for: there errors of the loss become two to seven times smaller.
+NEARLY_LAZY = 0.7
 # Examples up to which nested integrals, 150,000 evaluations a pair, are made without being asked for.
 NESTED = 32
 # A coefficient beyond is chance: it is 1 where the error stays, 0 where it is forgotten.
@@ -56,7 +57,7 @@ def lazy_limit(
     Raises:
         ValueError: it was asked for and cannot be, or there is no lazy kernel.
     """
-    if control is False or (control is None and p.gamma0 > NEARLY_LAZY):
+    if control is False or (control is None and richness(p, bound, values) > NEARLY_LAZY):
         return None
     if reason := _obstacle(p, bound, replicas, times):
         if control:
@@ -83,6 +84,8 @@ def _obstacle(p: Problem, bound: Dynamics, replicas: int, times: Any) -> str | N
         return f"with weight_decay={p.weight_decay:g} there is no lazy limit to compare with"
     if bound.evolves:
         return f"the feedback weights of {bound.name} learn, so that its lazy limit does not follow from kernels at t = 0"
+    if not np.all(np.diag(p.Kx)):
+        return "an input is zero, where closed forms are limits of small inputs"
     if times is not None and 0 not in times:
         return f"kernels_at={tuple(times)} has no t = 0"
     return None
@@ -117,11 +120,17 @@ def _entk(p: Problem, bound: Dynamics, values: Mapping[str, float], kernels: Map
 
 
 def _less(x: Float[np.ndarray, "R T *shape"], error: Float[np.ndarray, "R T *shape"]) -> Float[np.ndarray, "R T *shape"]:
-    return x - _coefficients(x, error).reshape(-1, *(1,) * (x.ndim - 2)) * error
+    return x - _coefficients(x, error).reshape(*x.shape[:2], *(1,) * (x.ndim - 2)) * error
 
 
-def _coefficients(x: Float[np.ndarray, "R T *shape"], error: Float[np.ndarray, "R #T *shape"]) -> Float[np.ndarray, "T"]:
-    """Regression of x on its known error at each time, over replicas and entries, between 0 and `LARGEST`; 0 where there is no error."""
+def _coefficients(x: Float[np.ndarray, "R T *shape"], error: Float[np.ndarray, "R #T *shape"]) -> Float[np.ndarray, "R T"]:
+    """For each replica the regression of x on its known error over the others, so that the mean stays unbiased and replicas tell its error."""
+    others = ((np.delete(x, r, axis=0), np.delete(error, r, axis=0)) for r in range(len(x)))
+    return np.stack([_regression(*pair) for pair in others])
+
+
+def _regression(x: Float[np.ndarray, "R T *shape"], error: Float[np.ndarray, "R #T *shape"]) -> Float[np.ndarray, "T"]:
+    """The coefficient at each time, over replicas and entries, between 0 and `LARGEST`; 0 where there is no error."""
     with np.errstate(all="ignore"):
         x, error = x - x.mean(axis=0), error - error.mean(axis=0)
         sums: Callable[[np.ndarray], np.ndarray] = lambda product: np.sum(product, axis=(0, *range(2, product.ndim)))
@@ -139,15 +148,15 @@ def _corrected(kernel: Kernel, lazy: Kernel) -> Kernel:
     correction = _as_factors(-error[:, 0], np.sqrt(beta))
     if isinstance(kernel, FactoredKernel):
         return kernel.plus(correction)
-    diagonal = equal - beta[:, None, None] * error
+    diagonal = equal - beta[:, :, None, None] * error
     if isinstance(kernel, FieldKernel):
         return replace(kernel, diagonal=diagonal, correction=correction)
     assert isinstance(kernel, DenseKernel)
     return replace(kernel, diagonal=diagonal)
 
 
-def _as_factors(error: Float[np.ndarray, "R P P"], root: Float[np.ndarray, "T"]) -> FactoredKernel:
+def _as_factors(error: Float[np.ndarray, "R P P"], root: Float[np.ndarray, "R T"]) -> FactoredKernel:
     """root_t root_s error, of every replica."""
     U, size, V = np.linalg.svd(error)
     left, right = U * size[:, None, :], V.transpose(0, 2, 1)
-    return FactoredKernel(list(root[:, None, None] * left[:, None]), list(root[:, None, None] * right[:, None]))
+    return FactoredKernel(list(root[..., None, None] * left[:, None]), list(root[..., None, None] * right[:, None]))

@@ -272,6 +272,7 @@ def coordinates(p: Problem) -> tuple[np.ndarray, np.ndarray]:
     # signs must not depend on the order of examples
     axes = axes * np.where(np.take_along_axis(axes, np.argmax(np.abs(axes), axis=0)[None], axis=0) < 0, -1.0, 1.0)
     found = axes * np.sqrt(values), axes / np.sqrt(values)
+    found[0][np.diag(p.Kx) == 0] = 0.0  # round-off has a sign, which activations that jump at 0 would see
     for array in found:
         array.setflags(write=False)
     return found

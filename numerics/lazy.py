@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from types import ModuleType
@@ -55,8 +56,8 @@ def solve_lazy(
             f"weight_decay={p.weight_decay:g}: shrinking weights change the kernel also where no feature is learned, so that there is no fixed "
             "kernel to train with; use solve_dmft at small gamma0"
         )
-    lazy = rule.lazy_kernel(net)
-    kernel = jaxify(lazy)
+    _tell_of_zero_inputs(p, bound, values)
+    kernel = jaxify(rule.lazy_kernel(net))
     # feedback weights that learn change the kernel with the step, also where no feature does
     moves = STEP in kernel.parameters
     times = [{STEP: t} for t in range(p.steps)] if moves else [{}]
@@ -74,6 +75,21 @@ def solve_lazy(
     )  # fmt: skip
     solution = without_error(assembled)
     return raise_failure(solution) if throw else solution
+
+
+def _tell_of_zero_inputs(p: Problem, bound: Dynamics, values: Mapping[str, float]) -> None:
+    """Warn where what networks do at an input that is zero is not the limit of small ones, which closed forms are."""
+    zero = [f"{name}[{at[0]}]" for name, X in (("X", p.X), ("X_test", p.X_test)) if X is not None and len(at := np.flatnonzero(~np.any(X, axis=1)))]
+    if not zero or (bound.biased and not bound.gated):
+        return
+    tiny = np.array([1e-30, -1e-30])
+    sides = [bound.module.forward(*fields, **values) for fields in ((tiny, np.ones(2)), (np.ones(2), tiny))]
+    if any(abs(above - below) > 1e-9 for above, below in map(np.asarray, sides)):
+        warnings.warn(
+            f"{' and '.join(zero)} is zero, where units of {bound.name} jump: the kernel of a zero input with itself is the limit of small inputs here, "
+            "not what networks have; leave such inputs out, or use solve_dmft at small gamma0",
+            stacklevel=3,
+        )
 
 
 def order_parameters(
