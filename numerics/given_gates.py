@@ -100,7 +100,10 @@ class Span:
         return c, q.reshape(len(q), self.space.K, self.space.S)
 
     def _directions(self, residual: np.ndarray, scale: float) -> np.ndarray:
-        energy, axes = np.linalg.eigh(residual @ residual.T)
+        gram = residual @ residual.T
+        if not np.all(np.isfinite(gram)):  # training diverges, and the outputs will tell
+            return residual[:0]
+        energy, axes = np.linalg.eigh(gram)
         keep = energy > self.tol * scale
         self.dropped = max(self.dropped, float(np.max(energy[~keep], initial=0.0)) / scale)
         q = (axes[:, keep] / np.sqrt(energy[keep])).T @ residual
@@ -327,6 +330,7 @@ def moments(fields: Field) -> Float[np.ndarray, "n n"]:
     return rows @ rows.T
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of a run that diverges the outputs tell
 def run(
     p: Problem, rule: Dynamics, values: dict[str, float], gates: list[Gates], tol: float, responses: bool, two_time: bool, bar: Progress
 ) -> dict[str, Any]:

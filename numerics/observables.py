@@ -63,18 +63,19 @@ def movement(kernel: Kernel) -> tuple[Float[np.ndarray, "T"], Float[np.ndarray, 
     return mean_and_error(size(K - K[:, :1]) / size(K[:, :1]))
 
 
-def alignment_with(kernel: Kernel, y: Float[np.ndarray, "P"], centred: bool = True) -> tuple[Float[np.ndarray, "T"], Float[np.ndarray, "T"]]:
+def alignment_with(kernel: Kernel, y: Float[np.ndarray, "P *C"], centred: bool = True) -> tuple[Float[np.ndarray, "T"], Float[np.ndarray, "T"]]:
     """yᵀKy/(‖K‖ yᵀy) of any kernel at equal times, as `solution.cka` (and, not centred, `solution.kta`) are for Φ.
 
     Args:
         kernel: a layer's, such as `solution.G_tilde[1]`.
-        y: targets.
+        y: targets; several outputs are one vector for kernels that have an index for each.
         centred: whether kernel and targets are centred first.
 
     Returns:
         Mean and standard error.
     """
-    return mean_and_error(target_alignment(kernel.equal_time_replicas(), y, centred))
+    y = np.asarray(y)
+    return mean_and_error(target_alignment(kernel.equal_time_replicas(), y if len(y) == kernel.shape[1] else y.ravel(), centred))
 
 
 def _terms(solution: Solution) -> list[Float[np.ndarray, "R T P P"]]:

@@ -67,7 +67,8 @@ def plot_compare(solution: Solution, simulation: Solution):
     dots = {"fmt": "o", "ms": 3.5, "color": COLOURS[1], "lw": 1}
     axes[0, 0].errorbar(simulation.t[::every], simulation.loss[::every], simulation.loss_se[::every], **dots)
     _label(axes[0, 0], "step", "loss", "loss")
-    _identity(axes[0, 1], solution.f[-1], simulation.f[-1], solution.f_se[-1], simulation.f_se[-1], dots)
+    x, y, x_se, y_se = (each[-1].ravel() for each in (solution.f, simulation.f, solution.f_se, simulation.f_se))
+    _identity(axes[0, 1], x, y, x_se, y_se, dots)
     _label(axes[0, 1], SOLVERS[solution.solver], SOLVERS[simulation.solver], "outputs at the end")
     a, b = solution.Phi[solution.depth], simulation.Phi[simulation.depth]
     triangle = np.triu_indices(solution.problem.P)

@@ -7,6 +7,7 @@ import os
 import platform
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
@@ -124,7 +125,7 @@ def read(path: str | PathLike[str], kind: str, version: int, what: str, remedy: 
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, EOFError, ValueError, AttributeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, AttributeError, NotImplementedError, IsADirectoryError) as error:
         raise ValueError(f"{path} cannot be read as {what} by lazyrich ({error}): it is truncated or of another kind; {remedy}") from None
     try:
         header = json.loads(str(arrays.pop("header")))

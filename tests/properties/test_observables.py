@@ -83,3 +83,12 @@ def test_movement_and_alignment(solution):
         np.testing.assert_array_equal(mean, getattr(solution, name)[0])
         np.testing.assert_array_equal(se, getattr(solution, f"{name}_se")[0])
     assert alignment_with(solution.G_tilde[1], P.y)[0].shape == (4,)
+
+
+def test_alignment_of_kernels_with_an_index_for_each_output():
+    p = replace(P, y=np.stack([P.y, P.y**2], axis=1), y_test=None, X_test=None)
+    found = solve_dmft(p, GD(), MLP(depth=1, activation="erf"), samples=64, replicas=2)
+    G = found.G_tilde[1].equal_time_replicas()
+    expected = np.mean([p.y.ravel() @ K @ p.y.ravel() / np.linalg.norm(K) / np.sum(p.y**2) for K in G[:, -1]])
+    np.testing.assert_allclose(alignment_with(found.G_tilde[1], p.y, centred=False)[0][-1], expected)
+    assert alignment_with(found.Phi[1], p.y)[0].shape == (p.steps,)

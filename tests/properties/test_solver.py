@@ -290,6 +290,8 @@ def test_damaged_and_foreign_files_are_named(solution, tmp_path):
     path.write_text("hello")
     with pytest.raises(ValueError, match="cannot be read"):
         Solution.load(path)
+    with pytest.raises(ValueError, match="cannot be read"):
+        Solution.load(tmp_path)
 
 
 def test_divergence_is_reported_with_a_learning_rate():
@@ -453,3 +455,12 @@ def test_figures_can_be_drawn(solution, tmp_path):
     plot_compare(solution, train_finite(problem(), FA(0.5), NET, width=32, seeds=2)).savefig(tmp_path / "b.png")
     assert (tmp_path / "a.png").stat().st_size > 10_000
     assert (tmp_path / "b.png").stat().st_size > 10_000
+
+
+def test_several_outputs_are_compared():
+    from numerics import plot_compare
+
+    p = replace(problem(), y=np.stack([problem().y, -problem().y], axis=1))
+    figure = plot_compare(solve(p, FA(0.5)), train_finite(p, FA(0.5), NET, width=16, seeds=2))
+    points = figure.axes[1].containers[0].lines[0].get_xydata()
+    assert points.shape == (2 * p.P, 2)
