@@ -155,25 +155,30 @@ def gammas(data: Data) -> Results:
     final = lambda name, gamma0, solver: (key(name, gamma0, solver, "test_loss")[-1], key(name, gamma0, solver, "test_loss_se")[-1])
     curve = lambda a, b: float(np.linalg.norm(a - b) / np.linalg.norm(b))
     distances: dict[tuple[str, float], float] = {}
-    off, steps, gains = [], [], []
+    off, steps, gains, fitted = [], [], [], 0
     for name in RULES:
         stable = stable_gammas(data, name)
         losses = {g: {s: key(name, g, s, "loss") for s in ("dmft", "network")} for g in stable}
         distances |= {(name, g): curve(losses[g]["network"], losses[g]["dmft"]) for g in stable}
         off += [curve(losses[g]["network"], losses[other]["dmft"]) for g, other in pairwise(stable)]
         for solver in ("dmft", "network"):
-            steps += list(np.diff([time_to(losses[g][solver], 0.1) for g in stable if not np.isnan(time_to(losses[g][solver], 0.1))]))
+            # infinitely late if it never gets there
+            times = [np.nan_to_num(time_to(losses[g][solver], 0.1), nan=np.inf) for g in stable]
+            fitted += int(np.isfinite(times).sum())
+            steps += [later - time for time, later in pairwise(times) if np.isfinite(time)]
             (lazy, lazy_se), (rich, rich_se) = final(name, stable[0], solver), final(name, 2.0, solver)
             gains.append((rich - lazy, np.hypot(rich_se, lazy_se)))
     far = max(distances, key=distances.__getitem__)
     exponent = {name: np.log(_moved(data, name, 0.5) / _moved(data, name, 0.1)) / np.log(5.0) for name in RULES}
     shown = ", ".join(f"{name} {value:.2f}" for name, value in exponent.items())
     cosine = {g: key("dfa", g, "network", "alignment") for g in (0.1, 1.0)}
+    left_out = [f"{name} at γ0 = {g:g}" for name in RULES for g in _gammas(data, name) if (name, g) not in distances]
+    every, without = len(distances) + len(left_out), f", without {', '.join(left_out)}" if left_out else ""
     return {
         "cosine-lazy": Measured(float((cosine[0.1][:, -1] - cosine[0.1][:, 0]).max()), None, f"{(cosine[1.0][:, -1] - cosine[1.0][:, 0]).max():.2f} at γ0 = 1"),
-        "gamma-curves": Measured(distances[far], None, f"{far[0]} at γ0 = {far[1]:g}"),
+        "gamma-curves": Measured(distances[far], None, f"{far[0]} at γ0 = {far[1]:g}; {len(distances)} of {every} curves{without}"),
         "gamma-curves-shifted": Measured(min(off)),
-        "gamma-time": Measured(float(max(steps)), None, "largest change between neighbouring γ0, in steps"),
+        "gamma-time": Measured(float(max(steps)), None, f"{fitted} of {2 * every} curves{without}"),
         "gamma-test": Measured(*largest(*np.array(gains).T)),
         "gamma-order-gd": Measured(exponent["gd"], None, shown),
         "gamma-order-hebb": Measured(exponent["hebb"]),
@@ -182,8 +187,11 @@ def gammas(data: Data) -> Results:
 
 def stable_gammas(data: Data, name: str) -> list[float]:
     """Values of γ0 at which the theory's loss falls to the end: beyond, η is too large for the grown kernel."""
-    values = sorted({float(k.split(".dmft")[0].split(".", 1)[1]) for k in data if k.startswith(f"{name}.") and k.endswith(".dmft.loss")})
-    return [g for g in values if np.all(np.diff(data[f"{name}.{g:g}.dmft.loss"]) < 1e-3)]
+    return [g for g in _gammas(data, name) if np.all(np.diff(data[f"{name}.{g:g}.dmft.loss"]) < 1e-3)]
+
+
+def _gammas(data: Data, name: str) -> list[float]:
+    return sorted({float(k.split(".dmft")[0].split(".", 1)[1]) for k in data if k.startswith(f"{name}.") and k.endswith(".dmft.loss")})
 
 
 def _moved(data: Data, name: str, gamma0: float) -> float:

@@ -51,6 +51,32 @@ def test_linear_movement_and_its_slope():
     assert abs(studies_rich.linear_movement(0.6, 2.0)[0] / moved - 1) > 0.08
 
 
+def courses(**slow: float):
+    """Losses that fall faster with γ0, but oscillate with gates at γ0 = 4; rates by `rule` at γ0 = 4 on request."""
+    t, data = np.arange(40.0), {}
+    for name in measures.RULES:
+        for g in (0.1, 0.5, 1.0, 2.0, 4.0):
+            loss = np.exp(-(slow.get(name, 0.2 * (1 + g)) if g == 4 else 0.2 * (1 + g)) * t)
+            loss = loss + 0.3 * (np.arange(40) % 2) if (name, g) == ("gln", 4.0) else loss
+            for solver in ("dmft", "network"):
+                data |= {f"{name}.{g:g}.{solver}.{what}": loss for what in ("loss", "test_loss", "test_loss_se")}
+                data[f"{name}.{g:g}.{solver}.alignment"] = np.zeros((2, 40))
+            data[f"{name}.{g:g}.Phi_change"] = np.full((3, 3), g)
+    return data
+
+
+def test_what_is_left_out_of_the_comparison_over_gamma0_is_said():
+    found = measures.gammas(courses())
+    assert found["gamma-curves"].value == 0 and found["gamma-time"].value < 0
+    assert found["gamma-curves"].note.endswith("; 24 of 25 curves, without gln at γ0 = 4")
+    assert found["gamma-time"].note == "48 of 50 curves, without gln at γ0 = 4"
+
+
+def test_a_curve_that_is_never_fitted_is_no_sooner_one():
+    found = measures.gammas(courses(fa=0.01))
+    assert found["gamma-time"].value == np.inf and found["gamma-time"].note.startswith("46 of 50 curves")
+
+
 def gated(gates_matter: bool):
     """Normals whose scale depends on the gates, or on chance."""
     m = RANDOM.normal(size=(2, 3, 4000))
