@@ -1,12 +1,16 @@
 """What the studies of Refinetti et al. do to data, and their measures on data made up."""
 
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from numerics import Classes
-from papers.refinetti_2021 import images, theory
+from papers.claims import Paper
+from papers.refinetti_2021 import images, run, theory
+
+CLAIMS = Paper.read(Path(run.__file__).parent).claims
 
 
 def test_probability_of_learning_counts_signs():
@@ -62,3 +66,23 @@ def test_other_images_are_pooled_and_normalised(monkeypatch):
     whole, _ = images._images(images._source[-1], None)
     assert whole.X.shape == (1200, 3072)
     images._images.cache_clear()
+
+
+@pytest.mark.parametrize(("share", "holds"), [(0.1, True), (0.9, False)], ids=["far below", "as well as a dense layer"])
+def test_a_convolution_that_aligned_would_be_seen(share, holds):
+    d = {"independent_bound": 0.1, "constant_bound": 0.5}
+    for name, reached in (("independent", share * 0.1), ("constant", share * 0.5), ("dense", 0.9), ("bp", 0.0)):
+        d |= {f"{name}_weight_alignment": np.full((4, 1, 3), reached), f"{name}_test": np.full((4, 3), 0.9)}
+    found = images.measure_convolutional(d)
+    assert [CLAIMS[name].holds(found[name].value) for name in ("conv-trained", "conv-trained-constant")] == [holds, holds]
+
+
+@pytest.mark.parametrize(("cosine", "wrong"), [(0.9, True), (0.97, False)], ids=["not aligned", "aligned"])
+def test_backpropagation_is_judged_as_direct_feedback_is(cosine, wrong):
+    """The control on BP fails for just those cosines with which the claim on DFA would hold."""
+    d = {"t": np.arange(3.0)}
+    for rule in ("dfa", "bp"):
+        d |= {f"{rule}_eg": np.array([1.0, 0.95, 0.5]), f"{rule}_cos": np.array([0.0, cosine, 1.0])}
+    found = run._phases(d)
+    assert CLAIMS["align-first-bp"].holds(found["align-first-bp"].value) is wrong
+    assert CLAIMS["align-first"].holds(found["align-first"].value) is not wrong
