@@ -351,11 +351,16 @@ def measure(found: dict[str, dict[str, np.ndarray]]) -> dict[str, Measured]:
     wide = found["infinite"]
     result["infinite neuron"] = Measured(float(np.abs(wide["q"] - wide["q"][0] - wide["predicted"]).max() / np.abs(wide["half"] - wide["half"][0]).max()))
     result["infinite neuron moved"] = Measured(float(np.abs(wide["half"] - wide["half"][0]).max() / np.abs(wide["predicted"]).max()))
-    ends = wide["networks"][-1, :, :, -1] / wide["theory"][:, -1]
-    ratio, se = ends.mean(0), ends.std(0, ddof=1) / np.sqrt(len(ends))
-    worst_layer = np.abs((ratio - 1) / se).argmax()
-    result["infinite layer"] = Measured(float(ratio[worst_layer]), float(se[worst_layer]))
+    result["infinite layer"] = further_off(wide["networks"][-1, :, :, -1] / wide["theory"][:, -1])
     return result
+
+
+def further_off(ratios: np.ndarray) -> Measured:
+    """The mean ratio of the layer where it is furthest from 1, whatever its error; from networks × layers."""
+    mean, se = ratios.mean(0), ratios.std(0, ddof=1) / np.sqrt(len(ratios))
+    layer = int(np.abs(mean - 1).argmax())
+    shown = ", ".join(f"{each:.3f} ± {error:.3f}" for each, error in zip(mean, se, strict=True))
+    return Measured(float(mean[layer]), float(se[layer]), f"layers {shown}")
 
 
 if __name__ == "__main__":

@@ -61,6 +61,14 @@ def test_a_law_and_a_control_on_a_short_run():
     assert ratios[1] > 0.9
 
 
+def test_the_layer_that_is_further_off_is_so_in_absolute_terms():
+    """A layer that is 20 % off with a large error is not hidden by one that is 1 % off with a small one."""
+    scatter = np.linspace(-1, 1, 8)[:, None] * [0.5, 0.001]
+    found = run.further_off(1 + np.array([-0.2, 0.01]) + scatter)
+    assert found.value == pytest.approx(0.8) and found.se == pytest.approx(np.std(scatter[:, 0], ddof=1) / np.sqrt(8))
+    assert not Paper.read(FOLDER).claims["infinite layer"].holds(found.value)
+
+
 def test_saved_results_hold_for_every_claim():
     paper = Paper.read(FOLDER)
     measured = paper.results()
