@@ -42,7 +42,7 @@ def _layers(data: Data) -> dict[str, Measured]:
     spread = lambda name: float(np.ptp(np.log10(depth[f"{name} measured"][:, -1])))
     return {
         "time-course": Measured(max(float(angles[f"{name} error"]) for name in layers.RULES)),
-        "time-course-control": Measured(float(angles["control"])),
+        "time-course-control": Measured(min(float(angles[f"{name} late"]) for name in layers.RULES)),
         "mirror-angle": Measured(at("WM", -1), note=f"participation ratio/n = {float(angles['participation']):.3f}"),
         "aligned-angle": Measured(max(at("SA", -1), 0.0)),
         "not-monotone": Measured(float(angles["IA theory"][-1] - np.min(angles["IA theory"]))),

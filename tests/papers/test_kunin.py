@@ -1,9 +1,22 @@
-"""Data of the classifiers: another source by option, and what its arrays are."""
+"""Linear layers: what the claim on their time course and its control see. Data of the classifiers: another source, and what its arrays are."""
 
 import numpy as np
 import pytest
 
-from papers.kunin_2020 import networks
+from papers.kunin_2020 import layers, networks
+
+
+def test_the_time_course_and_its_control_look_at_the_simulation(monkeypatch):
+    """A simulation whose clock is two per cent fast meets the late solution in place of the right one."""
+    whole, integrate = layers.layer, layers._runge_kutta
+    monkeypatch.setattr(layers, "layer", lambda n, m, seed: whole(6, 4, seed))
+    monkeypatch.setattr(layers, "MARKS", layers.MARKS[:2])
+    monkeypatch.setattr(layers, "RULES", {"IA": layers.RULES["IA"]})
+    right = layers.angles(False)
+    assert right["IA error"] < 1e-8 and right["IA late"] > 1e-3
+    monkeypatch.setattr(layers, "_runge_kutta", lambda flow, B, h, steps: integrate(flow, B, layers.LATE * h, steps))
+    fast = layers.angles(False)
+    assert fast["IA error"] > 1e-3 and fast["IA late"] < 1e-8
 
 
 def test_other_images_are_taken_by_option(monkeypatch):
