@@ -123,7 +123,7 @@ def det2(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
     result is right to a few ulps down to 2^{−100} ab. A negative result of rounding size is 0.
 
     Args:
-        a, b: variances.
+        a, b: variances; NaN where they are negative, also if ab − c² is not.
         c: covariance, c² ≤ ab.
     """
     a, b, c = _common(a, b, c)
@@ -135,7 +135,7 @@ def det2(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
     leading, leading_error = _two_sum(ah * bh, -ch * ch)
     value = (leading + cross) + ((leading_error + cross_error + error) + (al * bl - cl * cl))
     rounding = _DET_ULPS * float(jnp.finfo(a.dtype).eps) * (a * b)
-    return jnp.where((value < 0) & (value > -rounding), 0, value)
+    return jnp.where(a < 0, jnp.nan, jnp.where((value < 0) & (value > -rounding), 0, value))
 
 
 @det2.defjvp

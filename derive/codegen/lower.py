@@ -163,6 +163,8 @@ def determinant(radicand: sp.Expr) -> tuple[sp.Expr, sp.Expr, sp.Expr] | None:
     if polynomial is None or polynomial.degree() != 2 or polynomial.coeff_monomial(q_munu) != 0:
         return None
     R = sp.sqrt(-polynomial.coeff_monomial(q_munu**2)) * q_munu
+    if R.has(sp.I):
+        return None
     coefficient, factors = sp.factor_list(polynomial.coeff_monomial(1), q_mumu, q_nunu)
     P, Q = sp.Integer(1), sp.Integer(1)
     for factor, power in factors:
@@ -172,6 +174,8 @@ def determinant(radicand: sp.Expr) -> tuple[sp.Expr, sp.Expr, sp.Expr] | None:
             Q *= factor**power
         else:
             return None
+    if P.subs(q_mumu, 0).is_negative:  # variances, as long as there is an expectation
+        P, Q = -P, -Q
     share = sp.sqrt(coefficient)
     if share.is_Rational:
         return share * P, share * Q, R

@@ -72,6 +72,17 @@ def test_closed_forms_with_several_roots(name: str) -> None:
     np.testing.assert_allclose(found, exact, rtol=1e-12)
 
 
+def test_expectations_that_are_infinite_are_not_finite() -> None:
+    """E[e^{a u²} e^{a v²}] beyond variances of 1/(2a), where det(1 − 2aΣ) is positive again; and right before."""
+    pairs = jaxify(lazy_kernel(GD(), MLP(1, exp(x**2)))).module.nngp_pairs
+    assert np.isnan(pairs(2.0, 0.0, 2.0)) and np.isnan(pairs(2.0, 0.3, 0.1)) and np.isnan(pairs(0.3, 0.3, 0.3))
+    assert float(pairs(0.2, 0.1, 0.3)) == pytest.approx((0.6 * 0.4 - 0.04) ** -0.5, rel=1e-13)
+    # growth against decay: E[e^{u²/5} e^{−v²/5}] has a determinant with the other sign of c²
+    kernel, points = lazy_kernel(GD(), MLP(1, sp.cosh(x**2 / 5))), [(1.0, 0.3, 0.8), (0.5, -0.2, 1.1)]
+    exact = [float(kernel_values(kernel, point, ())[1]) for point in points]
+    np.testing.assert_allclose(evaluate(jaxify(kernel).module.nngp_pairs, points), exact, rtol=1e-12)
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize(
