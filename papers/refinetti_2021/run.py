@@ -97,9 +97,10 @@ def relu(full: bool) -> dict[str, np.ndarray]:
     for K, M in RELU_SIZES:
         feedback = np.random.default_rng(13).normal(size=(seeds, K))
         out = solve_online(
-            teacher_student(DFA(), "relu"), A=np.ones(M), F=feedback, eta=0.1, t=np.array([0.0, 1000.0]), rtol=1e-4, atol=1e-7, max_steps=40_000,
-            integral_tol=0.05, **starts(seeds, K, M, 0.1),
+            teacher_student(DFA(), "relu"), A=np.ones(M), F=feedback, eta=0.1, t=np.array([0.0, 1000.0]), rtol=1e-4, atol=1e-7, max_steps=4000,
+            integral_tol=0.05, throw=False, **starts(seeds, K, M, 0.1),
         )  # fmt: skip
+        # a run whose student is driven to zero weights, where ReLU's kink makes steps shrink, stops there: it does not fit
         found |= {f"F_{K}_{M}": feedback, f"eg_{K}_{M}": out.eg, f"I4_error_{K}_{M}": out.stats["integral_error"]}
     return found
 
@@ -231,9 +232,16 @@ def _relu(d: dict[str, np.ndarray]) -> dict[str, Measured]:
         found[f"relu-{K}-{M}"] = share(done)
         blocked += list(done[positive < M])
         allowed += list(done[positive >= M])
-    found["relu-blocked"] = Measured(float(np.mean(blocked)), note=f"{int(np.sum(blocked))} of {len(blocked)} runs with fewer than M positive F fit")
+    note = f"{int(np.sum(blocked))} of {len(blocked)} runs with fewer than M positive F fit{_stopped(d)}"
+    found["relu-blocked"] = Measured(float(np.mean(blocked)), note=note)
     found["relu-allowed"] = share(np.array(allowed))
     return found
+
+
+def _stopped(d: dict[str, np.ndarray]) -> str:
+    """How many runs of ReLU students stopped, if any did."""
+    count = sum(int(np.sum(np.isnan(d[f"eg_{K}_{M}"][:, -1]))) for K, M in RELU_SIZES)
+    return f"; {count} of all runs stopped at zero weights" if count else ""
 
 
 def _linear(d: dict[str, np.ndarray]) -> dict[str, Measured]:
