@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -24,8 +25,13 @@ def richness(p: Problem, bound: Dynamics, values: Mapping[str, float]) -> float:
         p: the problem.
         bound, values: the rule on the network, and its parameters.
     """
+    return _richness(p, bound, tuple(values.items()))
+
+
+@lru_cache(maxsize=4)
+def _richness(p: Problem, bound: Dynamics, values: tuple[tuple[str, float], ...]) -> float:
     error = np.asarray(p.objective.error(np.zeros_like(p.y), p.y), float).reshape(p.P, -1)
-    wanted, size = np.sqrt(np.mean(np.sum(error**2, axis=1))), np.sqrt(np.mean(_energies(p, bound, values)))
+    wanted, size = np.sqrt(np.mean(np.sum(error**2, axis=1))), np.sqrt(np.mean(_energies(p, bound, dict(values))))
     return float(p.gamma0 * (wanted / size if wanted > 0 and size > 0 else 1.0))
 
 
