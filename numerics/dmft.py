@@ -96,7 +96,8 @@ def solve_dmft(
             samples ≥ 32 P (P + 1)). `settings["method"]` tells which it was.
         sampling: "sobol", "moments" or "plain".
         tol: wanted standard error of the loss, relative to the loss at t = 0 (to the largest |loss| over time if that is not positive), at
-            all times: the number of samples is doubled until it is met. `stats["status"]` tells whether it was.
+            all times: the number of samples is doubled until it is met. `stats["status"]` tells whether it was. Errors from four replicas are
+            uncertain by 40 %, and the first that is small enough ends it: take eight, or half the error that you need.
         max_samples: no more samples than these.
         rank_tol: energy of a new direction, relative to the field's, below which it is not followed. Default 1e-7 (float32: 1e-5, beyond 4096
             samples 0.04/S; exact 1e-14; conditional 1e-6) times min(1, γ/2)², γ = γ0 |Δ|/|φ^L| at t = 0 being how far features move, but not
