@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from derive.errors import BadInput
 from derive.lazy import LazyKernel
 from derive.network import MLP
 from derive.rules import Rule
-from lazyrich import arguments, console
+from lazyrich import arguments, console, records
 
 app = typer.Typer(
     no_args_is_help=False,
@@ -277,7 +276,7 @@ def solve(
     problem = solving.problem(examples, settings)
     folder = arguments.writable_folder(out)
     summary = solving.run(problem, chosen, net, settings, folder, progress=not quiet)
-    typer.echo(_dump(summary)) if as_json else solving.show(summary)
+    typer.echo(records.dump(summary)) if as_json else solving.show(summary)
 
 
 @app.command()
@@ -305,7 +304,7 @@ def demo(
         arguments.writable_folder(out), main_job.FAST if fast else main_job.FULL, fresh=fresh, screen=screen
     )
     if as_json:
-        typer.echo(_dump(summary))
+        typer.echo(records.dump(summary))
 
 
 def main() -> None:
@@ -347,7 +346,7 @@ def _deliver(
     if target is not None:
         text = {
             ".tex": lambda: _document(found),
-            ".json": lambda: _dump(record()),
+            ".json": lambda: records.dump(record()),
             ".txt": lambda: f"{found!r}\n\n{found.derivation()}\n",
             ".py": lambda: found.source(),
         }[target.suffix]()
@@ -355,7 +354,7 @@ def _deliver(
     if latex:
         typer.echo(found.latex())
     elif as_json:
-        typer.echo(_dump(record()))
+        typer.echo(records.dump(record()))
     elif derivation or target is None:
         console.output().print(Text(f"{found!r}\n\n{found.derivation()}" if derivation else shown(found)))
 
@@ -391,10 +390,6 @@ def _document(found: object) -> str:
     from derive.latex import document
 
     return document(found)  # type: ignore[arg-type]
-
-
-def _dump(record: dict) -> str:
-    return json.dumps(record, indent=2, ensure_ascii=False)
 
 
 def _write(target: Path, text: str) -> None:

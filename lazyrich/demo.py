@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from rich.text import Text
 from derive import DFA, FA, GD, GLN, MLP, Hebb, LazyKernel, lazy_kernel
 from derive.latex import document
 from derive.rules import Rule
-from lazyrich import console
+from lazyrich import console, records
 from lazyrich.arguments import Examples
 from lazyrich.data import digits
 
@@ -122,7 +121,7 @@ def run(folder: Path, scale: Scale = FULL, fresh: bool = False, screen: Console 
     seconds = perf_counter() - start
     (folder / "report.md").write_text(summary.markdown(rows, scale, kernels, store.seconds, seconds), encoding="utf-8")
     record = {"scale": vars(scale) | {"classes": list(scale.classes)}, "rules": rows, "seconds": round(seconds, 1)}
-    (folder / "summary.json").write_text(json.dumps(record, indent=2, ensure_ascii=False), encoding="utf-8")
+    records.write(folder / "summary.json", record)
     names = ", ".join(str(path) for path in (*figures, folder / "report.md"))
     screen.print(
         Text(f"{seconds:.0f} s. Look at {names}; formulas in {folder / 'latex'}, kernels in {folder / 'kernels'}.")

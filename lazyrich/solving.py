@@ -17,7 +17,7 @@ from rich.text import Text
 
 from derive.network import MLP
 from derive.rules import Rule
-from lazyrich import console
+from lazyrich import console, records
 from lazyrich.arguments import Examples, consecutive_batches
 from numerics import Problem, Solution, solve_dmft, solve_lazy, train_finite
 from numerics.agreement import deviates
@@ -79,7 +79,7 @@ def problem(examples: Examples, settings: Settings) -> Problem:
 
 
 class Store:
-    """Solutions in a folder, reused when asked for again with the same rule, data and settings.
+    """Solutions in a folder, reused when asked for again with the same rule, data, settings and versions.
 
     Args:
         folder: where they are.
@@ -93,20 +93,17 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
 
     def get(self, stem: str, key: Sequence[object], compute: Callable[[Path], Solution]) -> Solution:
-        """The solution `stem`, from its file if that was computed from the same key; `compute` is told where checkpoints may go."""
+        """The solution `stem`, from its file if that is whole and of the same key; `compute` is told where checkpoints may go."""
         path, note = self.folder / f"{stem}.npz", self.folder / f"{stem}.json"
-        digest = _digest(key)
-        # with the versions: a checkpoint of others would be refused
-        unfinished = self.folder / f".{stem}.{_digest([*key, versions()])[:16]}.checkpoint"
+        digest = _digest([*key, versions()])
+        unfinished = self.folder / f".{stem}.{digest[:16]}.checkpoint"
         for other in self.folder.glob(f".{stem}.*.checkpoint"):
             if other != unfinished or self.fresh:
                 other.unlink()
-        if not self.fresh and path.exists() and note.exists():
-            record = json.loads(note.read_text(encoding="utf-8"))
-            if record["made_from"] == digest:
-                self.seconds[stem] = record["seconds"]
-                self.saved.append(path)
-                return Solution.load(path)
+        if not self.fresh and (kept := _kept(path, note, digest)):
+            solution, self.seconds[stem] = kept
+            self.saved.append(path)
+            return solution
         note.unlink(missing_ok=True)
         start = perf_counter()
         try:
@@ -115,7 +112,7 @@ class Store:
             raise KeyboardInterrupt(self.account()) from stop
         self.seconds[stem] = perf_counter() - start
         solution.save(path)
-        note.write_text(json.dumps({"made_from": digest, "seconds": self.seconds[stem]}), encoding="utf-8")
+        records.write(note, {"made_from": digest, "seconds": self.seconds[stem]})
         unfinished.unlink(missing_ok=True)
         self.saved.append(path)
         return solution
@@ -220,7 +217,7 @@ def run(p: Problem, rule: Rule, net: MLP, settings: Settings, folder: Path, prog
         "seconds": store.seconds,
         "files": sorted(map(str, [*store.saved, *drawn])),
     }
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False), encoding="utf-8")
+    records.write(folder / "summary.json", summary)
     return summary
 
 
@@ -256,6 +253,15 @@ def value_and_error(value: float | None, error: float | None) -> str:
         return f"{value:.4g}"
     digits = int(np.clip(1 - np.floor(np.log10(error)), 0, 12))
     return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def _kept(path: Path, note: Path, digest: str) -> tuple[Solution, float] | None:
+    """A solution with its seconds; None where its note is of another key, or either file is missing or damaged."""
+    try:
+        record = json.loads(note.read_text(encoding="utf-8"))
+        return (Solution.load(path), record["seconds"]) if record["made_from"] == digest else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _digest(key: Sequence[object]) -> str:

@@ -164,8 +164,10 @@ def test_solve_with_other_training(tmp_path):
     training = ("--loss", "logistic", "--momentum", "0.5", "--weight-decay", "0.1", "--batch-size", "3")
     shown = run(*words, *training, "--quiet", "--out", str(tmp_path))
     assert shown.exit_code == 0, shown.output
-    record = json.loads(shown.stdout)
+    record = json.loads(shown.stdout, parse_constant=pytest.fail)
     assert record["momentum"] == 0.5 and record["lazy_training_loss"] is None
+    assert record["final"][0]["theory_se"] is None
+    assert json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail) == record
     assert "--batch-size 9" in refused(*words, "--batch-size", "9", "--out", str(tmp_path))
 
 

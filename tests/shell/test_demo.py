@@ -12,9 +12,10 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from lazyrich import demo
+from derive import GD, MLP
+from lazyrich import demo, records
 from lazyrich.cli import app
-from numerics import Solution
+from numerics import Problem, Solution
 
 ALL = demo.entries()
 FEW = tuple(entry for entry in ALL if entry.stem in ("gd", "fa_rho0", "gln"))
@@ -110,6 +111,45 @@ def test_changed_settings_are_computed_again(tmp_path):
     store.get("a", ["rule", {"samples": 4}], compute)
     store.get("a", ["rule", {"samples": 8}], compute)
     assert len(calls) == 2
+
+
+def test_results_of_other_versions_are_computed_again(tmp_path, monkeypatch):
+    from lazyrich import solving
+
+    calls = []
+
+    def compute(unfinished):
+        calls.append(unfinished)
+        return solving.solve_lazy(Problem(np.eye(2), np.ones(2), steps=2), GD(), MLP(1))
+
+    for _ in range(2):
+        solving.Store(tmp_path).get("a", ["rule"], compute)
+    assert len(calls) == 1
+    monkeypatch.setattr(solving, "versions", lambda: {"lazyrich": "0.0"})
+    solving.Store(tmp_path).get("a", ["rule"], compute)
+    assert len(set(calls)) == 2
+
+
+@pytest.mark.parametrize("name, content", [("a.json", b""), ("a.json", b'{"made_'), ("a.json", b"[]"), ("a.json", b"\xff"), ("a.npz", b"PK\x03\x04")])
+def test_damaged_results_are_computed_again(tmp_path, name, content):
+    from lazyrich import solving
+
+    compute = lambda _: solving.solve_lazy(Problem(np.eye(2), np.ones(2), steps=2), GD(), MLP(1))
+    whole = solving.Store(tmp_path).get("a", ["rule"], compute)
+    (tmp_path / name).write_bytes(content)
+    for again in (compute, None):
+        np.testing.assert_array_equal(solving.Store(tmp_path).get("a", ["rule"], again).f, whole.f)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.npz"]
+
+
+def test_records_are_valid_json_and_whole(tmp_path):
+    """Of NaN and infinity, which JSON does not have, nothing is left; what cannot be written leaves the file as it was."""
+    path = tmp_path / "record.json"
+    records.write(path, {"se": [float("nan"), np.float64("inf"), 0.5], "of": {"z": (float("-inf"), None, 3)}})
+    assert json.loads(path.read_text(), parse_constant=pytest.fail) == {"se": [None, None, 0.5], "of": {"z": [None, None, 3]}}
+    with pytest.raises(TypeError):
+        records.write(path, {"se": object()})
+    assert "0.5" in path.read_text() and list(tmp_path.iterdir()) == [path]
 
 
 def test_an_interruption_keeps_finished_rules_and_says_so(tmp_path, monkeypatch):
