@@ -77,7 +77,7 @@ class Feedback:
             if isinstance(value, tuple):
                 if len(value) != depth:
                     raise BadInput(
-                        f"{len(value)} per-layer coefficients ({', '.join(map(str, value))}) for {depth} hidden layers: "
+                        f"{len(value)} per-layer coefficients ({', '.join(map(str, value))}) for depth={depth}: "
                         "give one for each hidden layer, the last for the readout"
                     )
                 value = value[layer - 1]

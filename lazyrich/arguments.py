@@ -23,6 +23,7 @@ from derive.loss import loss_of
 from derive.network import MLP
 from derive.rules import Rule
 from derive.training import Training
+from lazyrich.console import counted
 
 # What `--rule` understands. A rule without ρ ignores none: giving it one is an error.
 RULES: Mapping[str, Callable[..., Rule]] = {
@@ -222,7 +223,7 @@ def build_rule(name: str, rho: str | None, depth: int, parameters: Iterable[str]
     values = [expression(part, {"rho": symbols.rho}) for part in (rho or "rho").split(",")]
     if len(values) > 1 and len(values) != depth:
         raise BadInput(
-            f"--rho {rho} has {len(values)} entries for {depth} hidden layers: give one, or one per hidden layer"
+            f"--rho {rho} has {len(values)} entries for {counted(depth, 'hidden layer')}: give one, or one per hidden layer"
         )
     return rules.FA(values if len(values) > 1 else values[0])
 

@@ -236,7 +236,7 @@ def solve(
     momentum: Annotated[float, typer.Option("--momentum", help="Share of the last step that the next one keeps.")] = 0.0,
     weight_decay: Annotated[float, typer.Option("--weight-decay", help="Weights shrink by eta times this a step.")] = 0.0,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Examples of a step, in order; 0: all.")] = 0,
-    steps: Annotated[int, typer.Option("--steps", help="Training steps T.")] = 50,
+    steps: Annotated[int, typer.Option("--steps", help="Times 0…T−1 that are recorded, t after t updates.")] = 50,
     samples: Annotated[
         int, typer.Option("--samples", help="Single-site samples S of the infinite-width solver.")
     ] = 2048,

@@ -30,6 +30,11 @@ def notes() -> Console:
     return Console(stderr=True, soft_wrap=not sys.stderr.isatty(), highlight=False)
 
 
+def counted(number: int, noun: str) -> str:
+    """"1 update", "2 updates"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def complain(message: str) -> None:
     """Print an error line."""
     notes().print(Text.assemble(("error: ", "bold red"), message))

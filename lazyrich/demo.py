@@ -89,7 +89,7 @@ def run(folder: Path, scale: Scale = FULL, fresh: bool = False, screen: Console 
     progress = screen is None and sys.stdout.isatty()
     screen = screen or console.output()
     net = MLP(depth=scale.depth, activation=scale.activation)
-    screen.print(Text(f"1. Lazy kernels: {scale.depth} hidden layers, activation {scale.activation}", style="bold"))
+    screen.print(Text(f"1. Lazy kernels: {net.size}, activation {scale.activation}", style="bold"))
     kernels = dict(_derive(folder, net, screen))
 
     screen.print(Text("\n2. Training dynamics at infinite width, and networks that check them", style="bold"))
@@ -162,6 +162,6 @@ def _progress_line(screen: Console, entry: Entry, found: dict[str, Any], store: 
 def _headlines(scale: Scale) -> tuple[str, str]:
     first, second = scale.classes
     title = f"Seven learning rules on handwritten digits, {first} against {second}"
-    setting = f"{scale.depth} hidden layers, {scale.activation}, γ0 = {scale.gamma0:g}"
-    images = f"{scale.train} training and {scale.test} test images, {scale.steps} steps of η = {scale.eta:g}"
+    setting = f"{console.counted(scale.depth, 'hidden layer')}, {scale.activation}, γ0 = {scale.gamma0:g}"
+    images = f"{scale.train} training and {scale.test} test images, {console.counted(scale.steps - 1, 'update')} with η = {scale.eta:g}"
     return title, f"{setting}; {images}; {scale.seeds} networks of width {scale.width}."

@@ -150,7 +150,7 @@ def solutions(
 
 
 def compare(theory: Solution, network: Solution | None) -> list[Comparison]:
-    """The state after training: losses, alignment of gradients, alignment of features with the targets."""
+    """The last recorded state, after steps − 1 updates: losses, alignment of gradients, alignment of features with the targets."""
     pick: dict[str, Callable[[Solution], tuple[float, float]]] = {
         "training loss": lambda s: (s.loss[-1], s.loss_se[-1]),
     }
@@ -224,10 +224,8 @@ def run(p: Problem, rule: Rule, net: MLP, settings: Settings, folder: Path, prog
 def show(summary: Mapping) -> None:
     """Print a summary as a table."""
     screen = console.output()
-    title = (
-        f"{summary['rule']}, {summary['depth']} hidden layers, {summary['activation']}: after {summary['steps']} steps"
-    )
-    table = Table(title=title, title_justify="left")
+    layers, updates = console.counted(summary["depth"], "hidden layer"), console.counted(summary["steps"] - 1, "update")
+    table = Table(title=f"{summary['rule']}, {layers}, {summary['activation']}: after {updates}", title_justify="left")
     table.add_column("")
     for heading in ("infinite width", "networks", "z") if summary["width"] else ("infinite width",):
         table.add_column(heading, justify="right")

@@ -10,6 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from derive import LazyKernel
+from lazyrich.console import counted
 from lazyrich.solving import accuracy, compare, value_and_error
 
 
@@ -30,9 +31,9 @@ def row(stem: str, label: str, lazy: Any, theory: Any, network: Any) -> dict:
 
 
 def table(rows: Sequence[Mapping], steps: int, width: int) -> Table:
-    """For the terminal, 80 columns: training and test loss with standard errors in brackets, and z-scores."""
+    """For the terminal, 80 columns, of the last of `steps` recorded times: training and test loss with standard errors in brackets, and z-scores."""
     found = Table(
-        title=f"After {steps} steps: 0.067(3) means 0.067 ± 0.003; z in standard deviations",
+        title=f"After {counted(steps - 1, 'update')}: 0.067(3) means 0.067 ± 0.003; z in standard deviations",
         title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False, caption_justify="left",
         caption=f"Besides their standard errors, networks of width {width} differ from the limit by O(1/{width}).",
     )  # fmt: skip
@@ -70,8 +71,8 @@ def markdown(
     lines = [
         f"# Learning rules on handwritten digits, {first} against {second}",
         "",
-        f"{scale.depth} hidden layers, activation {scale.activation}, γ0 = {scale.gamma0:g}, η = {scale.eta:g}, "
-        f"{scale.steps} steps, P = {scale.train} training and {scale.test} test images. "
+        f"{counted(scale.depth, 'hidden layer')}, activation {scale.activation}, γ0 = {scale.gamma0:g}, η = {scale.eta:g}, "
+        f"{counted(scale.steps - 1, 'update')}, P = {scale.train} training and {scale.test} test images. "
         f"Theory: {scale.replicas} replicas of {scale.samples} samples. "
         f"Networks: {scale.seeds} of width {scale.width}.",
         "",
@@ -84,7 +85,7 @@ def markdown(
         "Phi_l and dotPhi_l are the Gaussian expectations of φφ and φ̇φ̇ at layer l, K the input kernel; derivations are "
         "in `latex/`, JAX modules in `kernels/`.",
         "",
-        "## After training",
+        f"## After {counted(scale.steps - 1, 'update')}",
         "",
         "± standard errors over replicas and seeds; z is theory minus networks in standard deviations, "
         "given that errors come from so few runs (Welch's t). "

@@ -35,7 +35,7 @@ def test_all_rules_are_derived_and_printed(finished):
     _, printed = finished
     for entry in demo.entries():
         assert entry.label in printed
-    assert "K = " in printed and "After 6 steps" in printed
+    assert "K = " in printed and "After 5 updates" in printed
 
 
 def test_every_rule_has_its_files(finished):
@@ -56,6 +56,7 @@ def test_the_report_holds_numbers_with_errors(finished):
     assert (folder / "report.png").read_bytes()[:4] == b"\x89PNG"
     assert (folder / "report.pdf").read_bytes()[:4] == b"%PDF"
     text = (folder / "report.md").read_text(encoding="utf-8")
+    assert "η = 0.5, 5 updates, P = 6" in text and "## After 5 updates" in text
     for entry in demo.entries():
         assert f"| {entry.label} | training loss |" in text
     record = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
@@ -199,6 +200,7 @@ def test_solve_from_a_file_prints_a_table(tmp_path):
     (tmp_path / "out" / "solution_network.npz").write_text("of an earlier run with networks")
     result = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("GD, 1 hidden layer, relu: after 2 updates")
     assert "training loss" in result.stdout and "test loss" not in result.stdout
     shown = result.stdout.split("saved: ")[1].strip().split(", ")
     assert shown == [str(tmp_path / "out" / name) for name in ("figure.pdf", "figure.png", "solution_lazy.npz", "solution_theory.npz")]
