@@ -59,6 +59,8 @@ OPERATORS: Mapping[type, Callable[..., sp.Basic]] = {
     ast.Pow: lambda a, b: a**b,
     ast.UAdd: lambda a: a,
     ast.USub: lambda a: -a,
+}
+COMPARISONS: Mapping[type, Callable[..., sp.Basic]] = {
     ast.Lt: sp.Lt,
     ast.LtE: sp.Le,
     ast.Gt: sp.Gt,
@@ -89,9 +91,7 @@ def expression(text: str, names: Mapping[str, sp.Basic]) -> sp.Expr:
 def _build(node: ast.expr, text: str, names: Mapping[str, sp.Basic]) -> sp.Expr:
     down = lambda child: _build(child, text, names)
     match node:
-        case ast.Constant(value=bool(value)):
-            return sp.true if value else sp.false
-        case ast.Constant(value=int() | float() as number) if math.isfinite(number):
+        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool) and math.isfinite(number):
             return sp.Rational(repr(number))
         case ast.Name(id=name):
             return _known(name, names, text)
@@ -99,12 +99,10 @@ def _build(node: ast.expr, text: str, names: Mapping[str, sp.Basic]) -> sp.Expr:
             return OPERATORS[type(op)](down(left), down(right))
         case ast.UnaryOp(op=op, operand=operand) if type(op) in OPERATORS:
             return OPERATORS[type(op)](down(operand))
-        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in OPERATORS:
-            return OPERATORS[type(op)](down(left), down(right))
         case ast.Call(func=ast.Name(id="Piecewise"), args=pieces, keywords=[]) if pieces and all(
             isinstance(piece, ast.Tuple) and len(piece.elts) == 2 for piece in pieces
         ):
-            return sp.Piecewise(*(tuple(down(part) for part in piece.elts) for piece in pieces))  # type: ignore[attr-defined]
+            return sp.Piecewise(*((down(piece.elts[0]), _condition(piece.elts[1], text, names)) for piece in pieces))  # type: ignore[attr-defined]
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
             function = _known(name, FUNCTIONS, text)
             try:
@@ -114,6 +112,20 @@ def _build(node: ast.expr, text: str, names: Mapping[str, sp.Basic]) -> sp.Expr:
     raise BadInput(
         f"{ast.unparse(node)!r} in {text!r} is not arithmetic: use numbers, x, + - * / **, and {_listed(FUNCTIONS)}"
     )
+
+
+def _condition(node: ast.expr, text: str, names: Mapping[str, sp.Basic]) -> sp.Basic:
+    """Where a piece of a Piecewise holds."""
+    match node:
+        case ast.Constant(value=bool(value)):
+            return sp.true if value else sp.false
+        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in COMPARISONS:
+            sides = _build(left, text, names), _build(right, text, names)
+            try:
+                return COMPARISONS[type(op)](*sides)
+            except TypeError as error:
+                raise BadInput(f"{ast.unparse(node)!r} in {text!r} compares what has no order ({error}): compare real numbers") from error
+    raise BadInput(f"{ast.unparse(node)!r} in {text!r} is no condition: compare, as in (x, x > 0), or end with (0, True)")
 
 
 def _known(name: str, names: Mapping, text: str):
@@ -145,6 +157,8 @@ def declared(parameters: Iterable[str]) -> dict[str, sp.Expr]:
                 break
         if not name.isidentifier() or name == "x":
             raise BadInput(f"--parameter {entry} does not name a parameter: write --parameter a, 'a>0' or a=0.5")
+        if name in found:
+            raise BadInput(f"--parameter {entry}: {name} is given before, and can have one value only; give it once")
         if relation == "=":
             found[name] = expression(value, {"pi": sp.pi})
         elif relation == ">":
@@ -290,6 +304,9 @@ def load_examples(source: str, classes: str, train: int, test: int, seed: int) -
     if kind == "digits" or kind in folders:
         if (kind == "digits") == bool(folder):
             raise BadInput(f"--data {source}: write digits, mnist:FOLDER, cifar10:FOLDER or file.npz")
+        for option, count in (("--train", train), ("--test", test)):
+            if count < 2:
+                raise BadInput(f"{option} {count} leaves one of two classes without examples: give {option} 2 or more")
         labels = _classes(classes)
         if kind == "digits":
             drawn = data.digits(labels, train, test, seed)

@@ -41,13 +41,16 @@ def complain(message: str) -> None:
 
 
 def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn the library's refusals and Ctrl-C into one line and an exit code."""
+    """Turn the library's refusals, a lack of memory and Ctrl-C into one line and an exit code."""
 
     @functools.wraps(command)
     def run(*args: Any, **options: Any) -> Any:
         try:
             return command(*args, **options)
-        except (DeriveError, ValueError, RuntimeError) as error:
+        except (DeriveError, ValueError, RuntimeError, MemoryError) as error:
+            if _lacks_memory(error):
+                complain(f"{str(error) or 'no memory is left'}: ask for fewer samples, examples or steps, or a smaller width")
+                raise typer.Exit(FAILED) from error
             if not _refused(error):
                 raise
             complain(str(error))
@@ -78,6 +81,11 @@ def compile_pdf(tex: Path) -> Path | None:
     for suffix in (".aux", ".log"):
         tex.with_suffix(suffix).unlink(missing_ok=True)
     return tex.with_suffix(".pdf")
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether NumPy or JAX could not allocate an array."""
+    return isinstance(error, MemoryError) or str(error).startswith("RESOURCE_EXHAUSTED")
 
 
 def _refused(error: Exception) -> bool:

@@ -256,6 +256,13 @@ def test_declared_parameters_stay_symbols():
         "1e999*x",
         "f'{x}'",
         "exp(x, x, x, x)",
+        "x > 0",
+        "True + x",
+        "max(x > 0, 1)",
+        "Piecewise((x, x), (0, True))",
+        "Piecewise((x, 2), (0, True))",
+        "Piecewise((x, True > 0), (0, True))",
+        "Piecewise((x, x > sqrt(-1)), (0, True))",
     ],
 )
 def test_formulas_are_arithmetic_and_nothing_else(text):
@@ -281,6 +288,8 @@ def test_formulas_are_arithmetic_and_nothing_else(text):
         (["kernel", "--sigma-w", "-1"], ["sigma_w=-1", "sigma_w > 0"]),
         (["kernel", "--sigma-b", "-0.5"], ["sigma_b", "sigma_b >= 0"]),
         (["kernel", "--parameter", "2a"], ["2a", "--parameter a"]),
+        (["kernel", "--activation", "Piecewise((x, x), (0, True))"], ["'x'", "no condition", "x > 0"]),
+        (["kernel", "--activation", "leaky_relu", "-p", "alpha=1", "-p", "alpha=2"], ["alpha=2", "give it once"]),
         (["kernel", "--activation", "relu", "--parameter", "foo=2"], ["foo", "relu", "gd"]),
         (["kernel", "--rule", "fa", "--parameter", "rho=0.5"], ["rho", "--rho"]),
         (["solve", "--rule", "fa"], ["rho", "--rho 0.5"]),
@@ -291,6 +300,9 @@ def test_formulas_are_arithmetic_and_nothing_else(text):
         (["solve", "--steps", "0"], ["steps=0", "steps >= 1"]),
         (["solve", "--seed", "-1"], ["seed=-1", "0 <= seed"]),
         (["solve", "--samples", "0"], ["samples=0", "samples >= 1"]),
+        (["solve", "--train", "1"], ["--train 1", "--train 2"]),
+        (["solve", "--test", "0"], ["--test 0", "--test 2"]),
+        (["solve", "--samples", "1", "--rule", "fa", "--depth", "1", "--rho", "0.1,0.2"], ["2 entries", "1 hidden layer:"]),
         (["solve", "--classes", "3"], ["--classes 3", "3,8"]),
     ],
 )
@@ -308,6 +320,7 @@ def test_data_with_nan_or_wrong_length_are_named(tmp_path):
         "flat": ({"X": np.ones(3), "y": np.ones(3)}, "X has shape (3,)"),
         "short": ({"X": X, "y": np.ones(2)}, "y has 2 entries but X has 3 rows"),
         "labels": ({"X": X, "y": np.array([0, 1, 1])}, "give 2*y - 1", "--loss", "logistic"),
+        "other": ({"X": X, "y": np.ones(3), "X_test": np.ones((2, 5))}, "X_test has D=5 columns but X has D=3"),
     }
     for name, (arrays, says, *words) in cases.items():
         np.savez(tmp_path / f"{name}.npz", **arrays)
@@ -342,6 +355,17 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr("lazyrich.cli.lazy_kernel", broken)
     result = run("kernel")
     assert isinstance(result.exception, ValueError) and result.exit_code == 1
+
+
+@pytest.mark.parametrize("error", [MemoryError("745. GiB"), MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: 745. GiB")])
+def test_a_lack_of_memory_is_said_in_one_line(monkeypatch, error):
+    def greedy(*_):
+        raise error
+
+    monkeypatch.setattr("lazyrich.cli.lazy_kernel", greedy)
+    result = run("kernel")
+    assert result.exit_code == 1 and "ask for fewer samples" in result.stderr and len(result.stderr.splitlines()) == 1
+    assert ("745. GiB" if error.args else "no memory") in result.stderr
 
 
 def test_interrupting_says_what_was_saved(monkeypatch):
