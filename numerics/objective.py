@@ -68,8 +68,10 @@ class Objective:
 
     def mean(self, f: Any, y: Float[np.ndarray, "P *C"]) -> Float[np.ndarray, "*batch"]:
         """(1/P) Σ_μ Σ_c loss over the last axes, as many as y has."""
-        each = np.asarray(self.module.loss(np.asarray(f), y), float)
-        return np.mean(each if np.ndim(y) == 1 else each.sum(axis=-1), axis=-1)
+        # of outputs that diverged the loss is infinite or NaN, which solvers report with the reason
+        with np.errstate(all="ignore"):
+            each = np.asarray(self.module.loss(np.asarray(f), y), float)
+            return np.mean(each if np.ndim(y) == 1 else each.sum(axis=-1), axis=-1)
 
     def __repr__(self) -> str:
         return f"Objective({self.name})"

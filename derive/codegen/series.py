@@ -63,8 +63,9 @@ class Quadrature:
 
 
 @cache
+@np.errstate(all="ignore")
 def quadrature(dual: Dual) -> Quadrature:
-    """The rule for a dual, with its measured error.
+    """The rule for a dual, with its measured error. Functions that overflow have no finite error, and are refused for it.
 
     Raises:
         BadInput: kinks at thresholds that are no numbers, functions that are infinite or undefined somewhere, or that grow too fast or vary too

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import sympy as sp
 
-from derive import GD, MLP, Abs, Max, Min, Piecewise, Rational, a, activation, lazy_kernel, log, sign, sin, sqrt, tanh, x
+from derive import GD, MLP, Abs, Max, Min, Piecewise, Rational, a, activation, exp, lazy_kernel, log, sign, sin, sqrt, step, tanh, x
 from derive.codegen.series import breakpoints
 from derive.errors import BadInput
 from numerics import jaxify, quadrature
@@ -128,6 +128,13 @@ def test_kinks_with_parameters() -> None:
 def test_singular_functions_are_refused_with_the_reason(phi, reason: str) -> None:
     with pytest.raises(BadInput, match=reason):
         lazy_kernel(GD(), MLP(1, phi)).source()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("phi", [exp(exp(x)), exp(exp(Abs(x))), exp(exp(x)) * step(x - 1)], ids=str)
+def test_functions_that_overflow_are_refused_without_warnings(phi) -> None:
+    with pytest.raises(BadInput, match="cannot be integrated"):
+        lazy_kernel(GD(), MLP(1, activation(phi))).source()
 
 
 def test_powers_at_a_kink_keep_to_their_measured_error() -> None:

@@ -102,6 +102,13 @@ def test_derivations_too(derived):
         derived(GD(), "tanh")
 
 
+@pytest.mark.filterwarnings("error")
+def test_the_loss_of_outputs_that_diverged_is_no_number():
+    """Without warnings: solvers say what happened."""
+    p = Problem(np.eye(2), np.ones(2))
+    assert p.loss(np.array([1e200, 0.0])) == np.inf and np.isnan(p.loss(np.array([np.inf, np.nan])))
+
+
 def test_a_problem_is_shown_in_one_line():
     assert repr(Problem(X, y)) == "Problem(P=3, D=2, γ0=1, η=0.1, T=200)"
     assert repr(Problem(X, X / 2, X_test=X, momentum=0.5, loss="cross-entropy")).endswith("C=2, P_test=3, momentum=0.5, loss='cross-entropy')")
