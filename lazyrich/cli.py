@@ -57,6 +57,7 @@ EXPANDED_OPERATIONS = 20_000  # up to which the JSON has the kernel in the input
 
 
 @app.callback(invoke_without_command=True)
+@console.guarded
 def session(context: typer.Context) -> None:
     """Open a session with everything imported when no subcommand is given."""
     if context.invoked_subcommand is None:
