@@ -86,7 +86,6 @@ def run(folder: Path, scale: Scale = FULL, fresh: bool = False, screen: Console 
         The summary that is also written as JSON.
     """
     start = perf_counter()
-    progress = screen is None and sys.stdout.isatty()
     screen = screen or console.output()
     net = MLP(depth=scale.depth, activation=scale.activation)
     screen.print(Text(f"1. Lazy kernels: {net.size}, activation {scale.activation}", style="bold"))
@@ -105,7 +104,7 @@ def run(folder: Path, scale: Scale = FULL, fresh: bool = False, screen: Console 
     store = solving.Store(folder / "solutions", fresh)
     found = {}
     for entry in entries():
-        found[entry.stem] = solving.solutions(store, entry.stem, p, entry.rule, net, settings, progress)
+        found[entry.stem] = solving.solutions(store, entry.stem, p, entry.rule, net, settings, sys.stderr.isatty())
         _progress_line(screen, entry, found[entry.stem], store)
 
     screen.print(Text("\n3. Report", style="bold"))

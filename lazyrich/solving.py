@@ -199,7 +199,7 @@ def accuracy(solution: Solution) -> float | None:
 def run(p: Problem, rule: Rule, net: MLP, settings: Settings, folder: Path, progress: bool) -> dict:
     """Solve, save solutions, figure and summary in `folder`, and return the summary."""
     store = Store(folder)
-    found = solutions(store, "solution", p, rule, net, settings, progress and sys.stdout.isatty())
+    found = solutions(store, "solution", p, rule, net, settings, progress and sys.stderr.isatty())
     theory, network = found["theory"], found.get("network")
     figure = theory.plot()
     drawn = [folder / "figure.png", folder / "figure.pdf"]

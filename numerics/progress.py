@@ -1,9 +1,10 @@
-"""A progress bar that is silent unless asked for."""
+"""A progress bar that is silent unless asked for, on standard error: standard output is for results."""
 
 from __future__ import annotations
 
 from types import TracebackType
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
@@ -22,7 +23,7 @@ class Progress:
         self._bar = None
         if self.shown:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-            self._bar = RichProgress(*columns)
+            self._bar = RichProgress(*columns, console=Console(stderr=True))
             self._task = self._bar.add_task(title, total=total)
 
     def __enter__(self) -> Progress:

@@ -396,6 +396,30 @@ def test_ctrl_c_ends_a_running_process_cleanly(tmp_path):
     assert "solution_lazy.npz" in errors and "Traceback" not in errors
 
 
+def test_ctrl_c_while_libraries_load():
+    code = """
+import sys
+class Pressed:
+    def find_spec(self, name, *_):
+        if name == "sympy":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Pressed())
+from lazyrich.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 130 and done.stderr == "interrupted. Nothing was saved.\n" and not done.stdout
+
+
+def test_progress_leaves_standard_output_alone(capsys):
+    from numerics.progress import Progress
+
+    with Progress(True, "theory", 2) as bar:
+        bar.advance(2)
+    shown = capsys.readouterr()
+    assert "theory" in shown.err and "2/2" in shown.err and not shown.out
+
+
 # ---- as a process ---------------------------------------------------------------------------------------------------
 
 
