@@ -18,6 +18,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from derive.errors import BadInput
+from lazyrich.arguments import writable_folder
+from lazyrich.console import complain
 from numerics.storage import write
 
 from .claims import Claim, Measured, Paper
@@ -43,16 +46,33 @@ def main(
         studies: by name; each takes whether the run is the full one and returns arrays by name.
         measure: values of all claims, from all studies' arrays.
         draw: writes the figures from the same.
-        use: takes a source of data, where studies can have another than their own: adds the option --data. What is found with it stays in
-            the folder of the arrays.
+        use: takes a source of data, where studies can have another than their own, and refuses what cannot be read: adds the option --data.
+            What is found with it stays in the folder of the arrays.
+
+    Raises:
+        SystemExit: with code 2, after a line that says why, where data or folders cannot be read or written.
     """
+    try:
+        _run(file, studies, measure, draw, use)
+    except (BadInput, OSError) as error:
+        complain(str(error))
+        sys.exit(2)
+
+
+def _run(
+    file: str,
+    studies: Mapping[str, Study],
+    measure: Callable[[dict[str, Arrays]], dict[str, Measured]],
+    draw: Callable[[dict[str, Arrays], Path], None],
+    use: Callable[[str], None] | None,
+) -> None:
     folder = Path(file).resolve().parent
     options = _options(folder, studies, use is not None)
     mode = "full" if options.full else "fast"
     console = Console()
     jax.config.update("jax_enable_x64", True)
     paper = Paper.read(folder)
-    store = options.out / folder.name / mode
+    store = writable_folder(options.out) / folder.name / mode
     if use is not None and options.data is not None:
         use(options.data)
         store /= re.sub(r"[^\w.-]+", "-", options.data)

@@ -15,6 +15,7 @@ from numerics import Problem, Solution, alignment_with, learning_shares, movemen
 
 Arrays = dict[str, np.ndarray]
 RHO = 0.5
+LARGEST = 40, 300  # training and test examples of any study, at most
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,12 @@ _source = ["digits"]
 
 
 def use(source: str) -> None:
-    """Take classes 3 and 8 of another source from here on: mnist:FOLDER or cifar10:FOLDER."""
+    """Take classes 3 and 8 of another source from here on: mnist:FOLDER or cifar10:FOLDER.
+
+    Raises:
+        BadInput: there are no such files, or not as many examples in them as the largest study takes.
+    """
+    _examples(source, *LARGEST)
     _source.append(source)
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import sympy as sp
 
 from derive import Regulariser, amp, decay, null, self_feedback, sparse, tied_gradient
-from lazyrich.data import ten_classes
+from derive.errors import BadInput
+from lazyrich.data import Images, ten_classes
 from numerics import Classes, NetworkTraining, Stage, train_network, train_residual
 
 strength = sp.Symbol("strength", positive=True)
@@ -34,16 +35,21 @@ def use(source: str) -> None:
     """Take the images of another source from here on: mnist:FOLDER.
 
     Raises:
-        ValueError: images of several channels.
+        BadInput: images of several channels, no such files, or too few images in them.
     """
     if source.partition(":")[0] not in ("digits", "mnist"):
-        raise ValueError(f"--data {source}: these networks take images of one channel; give mnist:FOLDER")
+        raise BadInput(f"--data {source}: these networks take images of one channel; give mnist:FOLDER")
+    _images(source)
     _source.append(source)
+
+
+def _images(source: str) -> tuple[Images, Images]:
+    return ten_classes(source, *((1200, 597) if source == "digits" else (4000, 2000)))
 
 
 def data() -> Classes:
     """1200 digits to learn, 597 to test (MNIST: 4000 and 2000), centred, with unit mean square."""
-    learn, test = ten_classes(_source[-1], *((1200, 597) if _source[-1] == "digits" else (4000, 2000)))
+    learn, test = _images(_source[-1])
     return Classes.standardised(learn[0].astype(float), learn[1], test[0].astype(float), test[1])
 
 

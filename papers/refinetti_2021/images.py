@@ -22,7 +22,12 @@ _source = ["digits"]
 
 
 def use(source: str) -> None:
-    """Take images from elsewhere: mnist:FOLDER or cifar10:FOLDER."""
+    """Take images from elsewhere: mnist:FOLDER or cifar10:FOLDER.
+
+    Raises:
+        BadInput: there are no such files, or too few images in them.
+    """
+    _images(source, None)
     _source.append(source)
 
 

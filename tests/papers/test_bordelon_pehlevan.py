@@ -129,4 +129,4 @@ def test_other_data_enter_every_study(monkeypatch):
     answer = {"X": np.eye(3), "y": np.array([1.0, -1.0, 1.0])}
     monkeypatch.setattr(setting, "_examples", lambda *request: asked.append(request) or answer)
     setting.use("mnist:somewhere")
-    assert TINY.problem().P == 3 and asked == [("mnist:somewhere", 4, 6)] and plain.P == 4
+    assert TINY.problem().P == 3 and asked == [("mnist:somewhere", *setting.LARGEST), ("mnist:somewhere", 4, 6)] and plain.P == 4

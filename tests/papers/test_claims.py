@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from papers import harness, table
+from papers.bordelon_pehlevan_2023 import setting as bordelon_pehlevan
 from papers.claims import Claim, Measured, Paper
+from papers.kunin_2020 import networks as kunin
+from papers.refinetti_2021 import images as refinetti
 
 ROOT = Path(__file__).parents[2]
 TOML = """
@@ -124,6 +127,17 @@ def test_other_data_leave_the_folder_alone(folder, tmp_path, monkeypatch, capsys
     assert (place / "figures" / "half.png").exists() and (place / "results" / "fast.json").exists()
     assert sorted(path.name for path in folder.iterdir()) == ["claims.toml"]
     assert "fails, as it must" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("use", [bordelon_pehlevan.use, kunin.use, refinetti.use], ids=lambda use: use.__module__)
+@pytest.mark.parametrize("options, says", [(["--data", "foo"], "foo"), (["--data", "mnist:/nowhere"], "/nowhere"), (["--out", "/proc/foo"], "--out /proc/foo")])
+def test_what_cannot_be_used_is_refused_at_once(folder, tmp_path, monkeypatch, capsys, use, options, says):
+    study = lambda full: pytest.fail("computed before the options were checked")
+    monkeypatch.setattr(sys, "argv", ["run", "--out", str(tmp_path / "out"), *options])
+    with pytest.raises(SystemExit) as end:
+        harness.main(str(folder / "run.py"), {"numbers": study}, dict, print, use)
+    shown = capsys.readouterr().err
+    assert end.value.code == 2 and shown.startswith("error: ") and says in shown and len(shown.splitlines()) == 1
 
 
 def test_tables_are_current():

@@ -26,7 +26,7 @@ def test_other_images_are_taken_by_option(monkeypatch):
     monkeypatch.setattr(networks, "_source", ["digits"])
     networks.use("mnist:somewhere")
     found = networks.data()
-    assert asked == [("mnist:somewhere", 4000, 2000)]
+    assert asked == [("mnist:somewhere", 4000, 2000)] * 2
     assert found.X.shape == (40, 784) and found.X_test.shape == (20, 784) and found.count == 10
     np.testing.assert_allclose((found.X.mean(), found.X.std()), (0, 1), atol=1e-12)
     with pytest.raises(ValueError, match="images of one channel; give mnist:FOLDER"):
