@@ -36,10 +36,14 @@ def plot(solution: Solution):
     _label(axes[0, 2], "step", "CKA(Φ, yyᵀ)", "target alignment")
     axes[0, 2].legend(frameon=False)
     flat = lambda array: array.reshape(len(solution.t), -1)
-    for k, target in enumerate(solution.problem.y.ravel()[: len(COLOURS)]):
+    y = solution.problem.y
+    # labels of other losses are not what outputs go to
+    reached = np.allclose(solution.problem.objective.error(y, y), 0)
+    for k, target in enumerate(y.ravel()[: len(COLOURS)]):
         _band(axes[1, 0], solution.t, flat(solution.f)[:, k], flat(solution.f_se)[:, k], COLOURS[k], None)
-        axes[1, 0].axhline(target, color=COLOURS[k], lw=0.6, ls=":")
-    _label(axes[1, 0], "step", "f", "outputs (dotted: targets)")
+        if reached:
+            axes[1, 0].axhline(target, color=COLOURS[k], lw=0.6, ls=":")
+    _label(axes[1, 0], "step", "f", "outputs (dotted: targets)" if reached else "outputs")
     _kernels(figure, axes[1, 1:], solution)
     return figure
 
@@ -62,7 +66,7 @@ def plot_compare(solution: Solution, simulation: Solution):
     figure, axes = _canvas(1, 3)
     figure.suptitle(f"{solution.rule}: {SOLVERS[solution.solver]} (lines) and {SOLVERS[simulation.solver]} (dots)")
     every = max(1, len(simulation.loss) // 20)
-    axes[0, 0].set_yscale("log")
+    log_scale(axes[0, 0], solution.loss, simulation.loss)
     _band(axes[0, 0], solution.t, solution.loss, solution.loss_se, COLOURS[0], None)
     dots = {"fmt": "o", "ms": 3.5, "color": COLOURS[1], "lw": 1}
     axes[0, 0].errorbar(simulation.t[::every], simulation.loss[::every], simulation.loss_se[::every], **dots)
@@ -88,8 +92,14 @@ def _canvas(rows: int, columns: int):
     return figure, axes
 
 
+def log_scale(ax: Any, *losses: np.ndarray) -> None:
+    """A logarithmic axis for losses, where any is positive; one without positive values cannot be drawn."""
+    if any(np.any(np.asarray(loss) > 0) for loss in losses):
+        ax.set_yscale("log", nonpositive="clip")
+
+
 def _losses(ax: Any, entries: list[tuple[Solution, str, str, str]]) -> None:
-    ax.set_yscale("log")
+    log_scale(ax, *(solution.loss for solution, *_ in entries))
     for solution, label, colour, style in entries:
         _band(ax, solution.t, solution.loss, solution.loss_se, colour, label, style)
     _label(ax, "step", "loss", "loss")
@@ -98,7 +108,7 @@ def _losses(ax: Any, entries: list[tuple[Solution, str, str, str]]) -> None:
 def _band(ax: Any, t, mean, se, colour: str, label: str | None, style: str = "-") -> None:
     known = np.isfinite(mean)  # all but what was recorded at chosen times only
     t, mean, se = (np.asarray(values)[known] for values in (t, mean, se))
-    ax.plot(t, mean, style, color=colour, label=label, lw=1.6)
+    ax.plot(t, mean, style, color=colour, label=label, lw=1.6, marker="o" if len(t) == 1 else None)
     if np.all(np.isfinite(se)):
         ax.fill_between(t, mean - 2 * se, mean + 2 * se, color=colour, alpha=0.25, lw=0)
 
@@ -119,16 +129,16 @@ def _identity(ax: Any, x, y, x_se, y_se, dots: dict[str, Any]) -> None:
 def _kernels(figure: Any, axes: Any, solution: Solution) -> None:
     last = solution.Phi[solution.depth]
     known = np.flatnonzero(np.isfinite(last.equal_time_replicas()).all(axis=(0, 2, 3))).tolist()
-    if not known:
-        for ax in axes:
-            ax.set_axis_off()
+    times = sorted({*known[:1], *known[-1:]})
+    for ax in axes[len(times) :]:
+        ax.set_axis_off()
+    if not times:
         return
     order = np.lexsort(solution.problem.y.reshape(solution.problem.P, -1).T)
-    times = known[0], known[-1]
     kernels = [last.block(t, t)[np.ix_(order, order)] for t in times]
-    names = {0: "before", solution.problem.steps - 1: "after"}
+    names = {solution.problem.steps - 1: "after", 0: "before"}
     top = max(np.abs(kernel).max() for kernel in kernels)
-    for ax, kernel, t in zip(axes, kernels, times, strict=True):
+    for ax, kernel, t in zip(axes, kernels, times, strict=False):
         image = ax.imshow(kernel, vmin=-top, vmax=top, cmap="RdBu_r")
         _label(ax, "example", "example", f"Φ{_superscript(solution.depth)} {names.get(t, f'at step {t}')}")
     figure.colorbar(image, ax=list(axes), shrink=0.8)

@@ -464,3 +464,28 @@ def test_several_outputs_are_compared():
     figure = plot_compare(solve(p, FA(0.5)), train_finite(p, FA(0.5), NET, width=16, seeds=2))
     points = figure.axes[1].containers[0].lines[0].get_xydata()
     assert points.shape == (2 * p.P, 2)
+
+
+def test_the_figure_of_one_time_shows_points_and_one_kernel():
+    figure = solve_lazy(problem(steps=1), GD(), MLP(1)).plot()
+    titles = [ax.get_title() for ax in figure.axes]
+    assert "Φ¹ before" in titles and not any("after" in title for title in titles)
+    curves = [line for ax in figure.axes[:4] for line in ax.lines if len(line.get_xdata()) == 1]
+    assert len(curves) == 6 and all(line.get_marker() == "o" for line in curves)
+
+
+@pytest.mark.parametrize("loss, dotted", [("squared", 3), ("logistic", 0)])
+def test_targets_are_drawn_where_outputs_go_to_them(loss, dotted):
+    panel = solve_lazy(Problem(np.eye(3), np.ones(3), steps=2, loss=loss), GD(), MLP(1)).plot().axes[3]
+    assert sum(line.get_linestyle() == ":" for line in panel.lines) == dotted
+    assert panel.get_title() == ("outputs (dotted: targets)" if dotted else "outputs")
+
+
+@pytest.mark.filterwarnings("error")
+def test_losses_that_are_zero_are_drawn_without_warnings(tmp_path):
+    from numerics import plot_compare
+
+    solution = solve_lazy(Problem(np.eye(3), np.zeros(3), steps=3), GD(), MLP(1))
+    for number, figure in enumerate((solution.plot(), plot_compare(solution, solution))):
+        figure.savefig(tmp_path / f"{number}.png")
+        assert figure.axes[0].get_yscale() == "linear"
