@@ -66,10 +66,11 @@ def plot_compare(solution: Solution, simulation: Solution):
     figure, axes = _canvas(1, 3)
     figure.suptitle(f"{solution.rule}: {SOLVERS[solution.solver]} (lines) and {SOLVERS[simulation.solver]} (dots)")
     every = max(1, len(simulation.loss) // 20)
-    log_scale(axes[0, 0], solution.loss, simulation.loss)
     _band(axes[0, 0], solution.t, solution.loss, solution.loss_se, COLOURS[0], None)
     dots = {"fmt": "o", "ms": 3.5, "color": COLOURS[1], "lw": 1}
     axes[0, 0].errorbar(simulation.t[::every], simulation.loss[::every], simulation.loss_se[::every], **dots)
+    # after the bars: on a logarithmic axis their limits are rounded, and a single one has none
+    _log_scale(axes[0, 0], solution.loss, simulation.loss)
     _label(axes[0, 0], "step", "loss", "loss")
     x, y, x_se, y_se = (each[-1].ravel() for each in (solution.f, simulation.f, solution.f_se, simulation.f_se))
     _identity(axes[0, 1], x, y, x_se, y_se, dots)
@@ -92,14 +93,14 @@ def _canvas(rows: int, columns: int):
     return figure, axes
 
 
-def log_scale(ax: Any, *losses: np.ndarray) -> None:
+def _log_scale(ax: Any, *losses: np.ndarray) -> None:
     """A logarithmic axis for losses, where any is positive; one without positive values cannot be drawn."""
     if any(np.any(np.asarray(loss) > 0) for loss in losses):
-        ax.set_yscale("log", nonpositive="clip")
+        ax.set_yscale("log")
 
 
 def _losses(ax: Any, entries: list[tuple[Solution, str, str, str]]) -> None:
-    log_scale(ax, *(solution.loss for solution, *_ in entries))
+    _log_scale(ax, *(solution.loss for solution, *_ in entries))
     for solution, label, colour, style in entries:
         _band(ax, solution.t, solution.loss, solution.loss_se, colour, label, style)
     _label(ax, "step", "loss", "loss")

@@ -130,7 +130,7 @@ def test_other_data_leave_the_folder_alone(folder, tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.parametrize("use", [bordelon_pehlevan.use, kunin.use, refinetti.use], ids=lambda use: use.__module__)
-@pytest.mark.parametrize("options, says", [(["--data", "foo"], "foo"), (["--data", "mnist:/nowhere"], "/nowhere"), (["--out", "/proc/foo"], "--out /proc/foo")])
+@pytest.mark.parametrize("options, says", [(["--data", "foo"], "foo"), (["--data", "mnist:/no"], "/no"), (["--out", "/proc/no"], "--out /proc/no")])
 def test_what_cannot_be_used_is_refused_at_once(folder, tmp_path, monkeypatch, capsys, use, options, says):
     study = lambda full: pytest.fail("computed before the options were checked")
     monkeypatch.setattr(sys, "argv", ["run", "--out", str(tmp_path / "out"), *options])

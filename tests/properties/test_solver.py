@@ -467,11 +467,15 @@ def test_several_outputs_are_compared():
 
 
 def test_the_figure_of_one_time_shows_points_and_one_kernel():
+    from numerics import plot_compare
+
     figure = solve_lazy(problem(steps=1), GD(), MLP(1)).plot()
     titles = [ax.get_title() for ax in figure.axes]
     assert "Φ¹ before" in titles and not any("after" in title for title in titles)
     curves = [line for ax in figure.axes[:4] for line in ax.lines if len(line.get_xdata()) == 1]
     assert len(curves) == 6 and all(line.get_marker() == "o" for line in curves)
+    both = plot_compare(solve(problem(steps=1)), train_finite(problem(steps=1), FA(0.5), NET, width=8, seeds=2)).axes[0]
+    assert both.lines[0].get_marker() == "o" and np.ptp(both.get_xlim()) > 0.01
 
 
 @pytest.mark.parametrize("loss, dotted", [("squared", 3), ("logistic", 0)])
