@@ -80,6 +80,10 @@ class Root(sp.Function):
 
     nargs = 3
 
+    @classmethod
+    def eval(cls, P: sp.Expr, Q: sp.Expr, R: sp.Expr) -> sp.Expr | None:
+        return sp.S.Zero if P == Q == R == 0 else None
+
 
 class OnlinePrinter(JnpPrinter):
     """Prints roots of determinants and angles made of them in the forms that stay accurate where fields coincide."""
@@ -207,21 +211,36 @@ class _Writer:
         lines = [f"def I4_slope({signature(', '.join(symbols), self.keywords)}):", '    """⟨p\'(χ1) p(χ2) g\'(χ3) g(χ4)⟩."""']
         terms = []
         if slope.regular != 0:
-            found, value = self._lines(slope.regular, "r")
+            # the first function has no kink left, so that angles of three fields are those of 2, 3 and 4; they hold C23, C24 and C34
+            angles = {angle for angle in slope.regular.atoms(sp.atan2) if {entry(2, 3), entry(2, 4), entry(3, 4)} <= angle.free_symbols}
+            factor = self._factor((4, 3, 2), "G") if angles else {}
+            if angles:
+                lines += ["    # C = G Gᵀ in the order [4, 3, 2]", self._cholesky((4, 3, 2), factor)]
+            regular = slope.regular.xreplace({angle: in_factors(angle, (4, 3, 2), factor) for angle in angles})
+            found, value = self._lines(regular, "r")
             lines, terms = [*lines, *found], [value]
         for number, (k, weight, expr) in enumerate(slope.conditional):
             order = [k, *(a for a in (4, 3, 2, 1) if a != k)]
-            factor = {(a, b): sp.Symbol(f"L{a}{b}", **{"positive" if a == b else "real": True}) for n, a in enumerate(order) for b in order[: n + 1]}
-            self.printer.names.update({symbol: symbol.name for symbol in factor.values()})
-            names = ", ".join(_row(factor[a, b] for b in order[: n + 1]) for n, a in enumerate(order))
-            rows = ", ".join(_row(entry(a, b) for b in order[: n + 1]) for n, a in enumerate(order))
+            factor = self._factor(order, "L")
             lines += [f"    # C = L Lᵀ in the order {order}; the rows without their first entry are those of the covariance given χ{k} = 0"]
-            lines += [f"    {names} = safe.cholesky(({rows}))"]
-            found, value = self._lines(in_factors(expr, order, factor), f"d{number}_")
+            lines += [self._cholesky(order, factor)]
+            found, value = self._lines(in_factors(expr, order[1:], factor), f"d{number}_")
             density = self.printer.doprint(weight / sp.sqrt(2 * sp.pi))
             lines += found
             terms.append(f"({value})*safe.divide({density}, L{k}{k})")
         return "\n".join([*lines, f"    return {' + '.join(terms)}"])
+
+    def _factor(self, order: Sequence[int], name: str) -> dict[tuple[int, int], sp.Symbol]:
+        """Symbols of the entries of a Cholesky factor for fields in this order."""
+        factor = {(a, b): sp.Symbol(f"{name}{a}{b}", **{"positive" if a == b else "real": True}) for n, a in enumerate(order) for b in order[: n + 1]}
+        self.printer.names.update({symbol: symbol.name for symbol in factor.values()})
+        return factor
+
+    def _cholesky(self, order: Sequence[int], factor: Mapping[tuple[int, int], sp.Symbol]) -> str:
+        """Their assignment."""
+        names = ", ".join(_row(factor[a, b] for b in order[: n + 1]) for n, a in enumerate(order))
+        rows = ", ".join(_row(entry(a, b) for b in order[: n + 1]) for n, a in enumerate(order))
+        return f"    {names} = safe.cholesky(({rows}))"
 
     # ---- rates -------------------------------------------------------------------------------------------------------
 
@@ -296,23 +315,31 @@ def _row(symbols: Iterable[sp.Symbol]) -> str:
     return f"({', '.join(names)}{',' * (len(names) == 1)})"
 
 
-def in_factors(expr: sp.Expr, order: Sequence[int], factor: Mapping[tuple[int, int], sp.Symbol]) -> sp.Expr:
-    """A closed form in conditional covariances C_ab by the Cholesky factor: roots of determinants become products, which cancel in angles.
+def in_factors(expr: sp.Expr, fields: Sequence[int], factor: Mapping[tuple[int, int], sp.Symbol]) -> sp.Expr:
+    """A closed form in (conditional) covariances C_ab of fields by the Cholesky factor: roots of determinants become products, which cancel in angles.
 
-    Where two fields coincide the angles given one and given the other are noise, but complementary; written like this they stay so.
+    Where two fields coincide the angles given one and given the other are noise, but complementary; written like this they stay so. Angles are named
+    before the factor's positive entries come in, because SymPy makes atan2(c, positive) an arctan(c/positive), which is lost at 0/0.
     """
-    rest = order[1:]
-    product = lambda a, b: sp.Add(*(factor[a, c] * factor[b, c] for c in rest if (a, c) in factor and (b, c) in factor))
-    put = {entry(a, b): product(a, b) for a in rest for b in rest if a <= b}
+    product = lambda a, b: sp.Add(*(factor[a, c] * factor[b, c] for c in fields if (a, c) in factor and (b, c) in factor))
+    put = {entry(a, b): product(a, b) for a in fields for b in fields if a <= b}
     simple = lambda e: sp.sqrt(sp.factor(sp.expand(e.base))) ** (2 * e.exp)
-    opened = expr.xreplace(put).replace(lambda e: isinstance(e, sp.Pow) and e.exp.is_Rational and e.exp.q == 2, simple)
+    opened = expr.replace(sp.atan2, _coangle).xreplace(put).replace(_is_root, simple)
 
-    def cancelled(s: sp.Expr, c: sp.Expr) -> sp.Expr:
-        ratio = sp.cancel(sp.factor(sp.expand(c)) / s)
-        above, below = sp.fraction(ratio)
-        return Coangle(-above, below)
+    def cancelled(c: sp.Expr, s: sp.Expr) -> sp.Expr:
+        return Coangle(*sp.fraction(sp.cancel(sp.factor(sp.expand(c)) / s)))
 
-    return opened.replace(sp.atan2, cancelled)
+    return opened.replace(Coangle, cancelled)
+
+
+def _is_root(expr: sp.Expr) -> bool:
+    return isinstance(expr, sp.Pow) and expr.exp.is_Rational and expr.exp.q == 2
+
+
+def _coangle(y: sp.Expr, c: sp.Expr) -> sp.Expr:
+    """The angle by that from −c to (c, s), s a root in covariances: the engine writes atan2(s, −c), or atan2(c, s) = atan2(s, −c) − π/2."""
+    is_determinant = lambda e: any(_is_root(f) and f.has(*entries(4)) for f in sp.Mul.make_args(e))
+    return Coangle(-c, y) if is_determinant(y) else Coangle(y, c) - sp.pi / 2
 
 
 # ---- forms that stay accurate where fields coincide --------------------------------------------------------------------
@@ -320,8 +347,7 @@ def in_factors(expr: sp.Expr, order: Sequence[int], factor: Mapping[tuple[int, i
 
 def stable(expr: sp.Expr) -> sp.Expr:
     """Roots of determinants, angles and quotients in the forms of `numerics.safe`; values are unchanged."""
-    is_root = lambda e: isinstance(e, sp.Pow) and e.exp.is_Rational and e.exp.q == 2
-    expr = expr.replace(is_root, _root)
+    expr = expr.replace(_is_root, _root)
     expr = expr.replace(sp.atan2, _angle)
     return expr.replace(lambda e: isinstance(e, sp.Mul | sp.Pow), _quotient)
 

@@ -7,7 +7,7 @@ import sympy as sp
 from numpy.polynomial.legendre import leggauss
 from scipy.special import ndtr
 
-from derive import DFA, Feedback, Rule, erf, exp, sqrt, teacher_student, x, z
+from derive import DFA, Feedback, Rule, erf, exp, relu, sqrt, teacher_student, x, z
 from derive.activations import activation
 from derive.errors import BadInput, NoClosedForm
 from derive.rules import GLN, Hebb
@@ -57,6 +57,20 @@ def orthant(C: np.ndarray, n: int = 60, reach: float = 9.0) -> float:
     return float(np.sum(W * density * X[..., 2] * rectified))
 
 
+def over_orthants(C: np.ndarray, coincide: tuple[int, ...], p, g, n: int = 36, reach: float = 8.5) -> float:
+    """I4 of functions with kinks at 0 and at most three distinct fields, Gauss–Legendre in each direction of each orthant."""
+    nodes, weights = leggauss(n)
+    distinct = [coincide.index(label) for label in sorted(set(coincide))]
+    C = C[np.ix_(distinct, distinct)]
+    scale = reach * np.sqrt(np.diag(C))
+    X = np.stack(np.meshgrid(*[np.concatenate([-(nodes + 1), nodes + 1]) / 2 * s for s in scale], indexing="ij"), -1)
+    density = np.exp(-0.5 * np.einsum("...i,ij,...j", X, np.linalg.inv(C), X)) / np.sqrt((2 * np.pi) ** len(C) * np.linalg.det(C))
+    for axis, s in enumerate(scale):
+        density = density * (np.concatenate([weights, weights]) / 2 * s).reshape([-1 if a == axis else 1 for a in range(len(C))])
+    a, b, c, d = (X[..., label] for label in coincide)
+    return float(np.sum(density * p(a) * p(b) * g(c) * g(d)))
+
+
 def by_product_rules(C: np.ndarray, g, p, two: int = 36, three: int = 36) -> dict[str, float]:
     """All four integrals, with so many nodes for those of two and of three fields."""
     return {
@@ -67,8 +81,8 @@ def by_product_rules(C: np.ndarray, g, p, two: int = 36, three: int = 36) -> dic
     }
 
 
-@pytest.fixture(scope="module")
-def relu():
+@pytest.fixture(scope="module", name="relu_module")
+def _relu_module():
     module = load_source(teacher_student(DFA(), "relu").source())
     module.I4, module.I4_error = jax.jit(module.I4, static_argnames="order"), jax.jit(module.I4_error)
     return module
@@ -88,44 +102,75 @@ def test_smooth_integrals_match_product_quadrature(name, coincide):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_relu_I4_matches_integration_over_the_orthant(relu, seed):
+def test_relu_I4_matches_integration_over_the_orthant(relu_module, seed):
     C = covariance(seed)
-    found = float(relu.I4(*entries(C, 4))[0])
+    found = float(relu_module.I4(*entries(C, 4))[0])
     # both rules converge exponentially; 60 nodes are at rounding for these covariances
     assert found == pytest.approx(orthant(C), abs=1e-11)
-    assert float(relu.I4_error(*entries(C, 4))[0]) < 1e-11
+    assert float(relu_module.I4_error(*entries(C, 4))[0]) < 1e-11
 
 
-def test_relu_I4_error_bounds_the_true_error_of_a_coarse_rule(relu):
+def test_relu_I4_error_bounds_the_true_error_of_a_coarse_rule(relu_module):
     """With 4 nodes the error is visible, and the change on doubling is at least half of it."""
     C = covariance(7)
     C[0, 2] = C[2, 0] = 0.97 * np.sqrt(C[0, 0] * C[2, 2])
     C += 0.5 * np.diag(np.diag(C)) * 0.2
-    coarse, doubled = (float(relu.I4(*entries(C, 4), order=order)[0]) for order in (3, 6))
+    coarse, doubled = (float(relu_module.I4(*entries(C, 4), order=order)[0]) for order in (3, 6))
     error = abs(coarse - orthant(C))
     assert error > 1e-8
     assert abs(doubled - coarse) > error / 2
 
 
 @pytest.mark.parametrize("coincide", [(0, 0, 1, 2), (0, 1, 2, 2), (0, 0, 1, 1), (0, 1, 0, 2), (0, 1, 0, 1), (0, 1, 1, 1), (0, 0, 0, 0)])
-def test_relu_I4_where_fields_coincide_is_the_limit_of_distinct_fields(relu, coincide):
+def test_relu_I4_where_fields_coincide_is_the_limit_of_distinct_fields(relu_module, coincide):
     """Equal up to rounding: entries of the covariance differ in their last bits, which must not matter."""
-    limit = [float(relu.I4(*entries(covariance(5, coincide) + eps * np.diag([1.0, 2.0, 3.0, 4.0]), 4))[0]) for eps in (1e-8, 1e-10)]
-    found = float(relu.I4(*entries(covariance(5, coincide), 4))[0])
+    limit = [float(relu_module.I4(*entries(covariance(5, coincide) + eps * np.diag([1.0, 2.0, 3.0, 4.0]), 4))[0]) for eps in (1e-8, 1e-10)]
+    found = float(relu_module.I4(*entries(covariance(5, coincide), 4))[0])
     # noise of variance ε changes the average by O(√ε): 1e-5 at 1e-10
     assert found == pytest.approx(limit[1], abs=5e-5)
     assert abs(found - limit[1]) < 0.5 * abs(found - limit[0]) + 1e-8
     noisy = covariance(5, coincide) * (1 + 1e-16 * np.arange(4)[:, None])
-    assert float(relu.I4(*entries(noisy, 4))[0]) == pytest.approx(found, abs=1e-12)
+    assert float(relu_module.I4(*entries(noisy, 4))[0]) == pytest.approx(found, abs=1e-12)
 
 
 @pytest.mark.parametrize("swap", [(1, 0, 2, 3), (0, 1, 3, 2), (1, 0, 3, 2)])
-def test_relu_I4_is_symmetric_in_slopes_and_in_values(relu, swap):
+def test_relu_I4_is_symmetric_in_slopes_and_in_values(relu_module, swap):
     C = covariance(11)
     swapped = C[np.ix_(swap, swap)]
-    assert float(relu.I4(*entries(C, 4))[0]) == pytest.approx(float(relu.I4(*entries(swapped, 4))[0]), abs=1e-13)
+    assert float(relu_module.I4(*entries(C, 4))[0]) == pytest.approx(float(relu_module.I4(*entries(swapped, 4))[0]), abs=1e-13)
     wrong = C[np.ix_((2, 1, 0, 3), (2, 1, 0, 3))]  # a slope for a value is another integral
-    assert abs(float(relu.I4(*entries(C, 4))[0]) - float(relu.I4(*entries(wrong, 4))[0])) > 1e-4
+    assert abs(float(relu_module.I4(*entries(C, 4))[0]) - float(relu_module.I4(*entries(wrong, 4))[0])) > 1e-4
+
+
+STEP = lambda q: np.where(q > 0, 1.0, 0.0)
+KINKED = {
+    "abs": ("abs", np.sign, np.abs),
+    "absolute value with a line and a constant": (sp.Abs(x) + x / 2 - 2, lambda q: np.sign(q) + 0.5, lambda q: np.abs(q) + q / 2 - 2),
+    "relu and a square": (relu(x) + x**2 / 4, lambda q: STEP(q) + q / 2, lambda q: np.maximum(q, 0) + q**2 / 4),
+    "absolute value and a square": (sp.Abs(x) + x**2 / 4, lambda q: np.sign(q) + q / 2, lambda q: np.abs(q) + q**2 / 4),
+    "relu and a cube": (relu(x) + x**3 / 9, lambda q: STEP(q) + q**2 / 3, lambda q: np.maximum(q, 0) + q**3 / 9),
+    "relu, a square and a cube": (
+        relu(x) - x**2 / 4 + x**3 / 9,
+        lambda q: STEP(q) - q / 2 + q**2 / 3,
+        lambda q: np.maximum(q, 0) - q**2 / 4 + q**3 / 9,
+    ),
+}
+COINCIDING = [(0, 1, 2, 2), (0, 1, 1, 2), (0, 0, 1, 2), (0, 1, 0, 2), (0, 1, 0, 1), (0, 1, 1, 1), (0, 0, 1, 1), (0, 0, 0, 0)]
+
+
+@pytest.mark.parametrize("name", KINKED)
+def test_I4_with_kinks_where_fields_coincide_matches_integration_over_orthants(name):
+    expr, p, g = KINKED[name]
+    module = load_source(teacher_student(DFA(), expr).source())
+    I4 = jax.jit(module.I4)
+    for coincide in COINCIDING:
+        C = covariance(5, coincide)
+        expected = over_orthants(C, coincide, p, g)
+        # cubes reach further into the tails that the reference cuts off
+        assert float(I4(*entries(C, 4))[0]) == pytest.approx(expected, abs=1e-8 if "cube" in name else 1e-11), coincide
+        # fields that differ by noise of variance 1e-10 change the average by O(1e-5) of itself
+        near = C + 1e-10 * np.diag([1.0, 2.0, 3.0, 4.0])
+        assert float(I4(*entries(near, 4))[0]) == pytest.approx(expected, abs=1e-4), coincide
 
 
 def test_rates_equal_the_equations_written_out():
