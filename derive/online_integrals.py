@@ -21,13 +21,16 @@ from .closed_form import Mean
 from .derivation import Step
 from .errors import BadInput, NoClosedForm
 from .gaussian import expectation
-from .integrand import normal_form
-from .piecewise import KINKED
+from .integrand import Term, normal_form
+from .piecewise import KINKED, steps_form
 from .symbols import GAUSSIAN, x
 
 NAMES = ("I2", "I3", "I4", "J2")
 # Powers of fields beside exponentials and error functions of four fields up to which a closed form is derived; at 2 it takes 12 s and fills a page.
+# Terms add up, and a parameter in such a function costs as much as a power.
 LONGEST = 2
+# The power of x beside kinks up to which an I₄ is taken. From x⁴ on its closed forms have cubes of determinants that vanish where fields coincide.
+HIGHEST = 3
 
 
 def entry(i: int, j: int) -> sp.Symbol:
@@ -105,7 +108,7 @@ class Integral:
     def obstruction(self) -> NoClosedForm | None:
         """Why there is no closed form; None if there is one."""
         try:
-            if self.smooth and self.size == 4:
+            if self.size == 4:
                 self._refuse_long()
             _average(self.functions)
         except NoClosedForm as error:
@@ -113,10 +116,18 @@ class Integral:
         return None
 
     def _refuse_long(self) -> None:
-        """Raise for what would have a closed form that nobody can read, and that takes longer to evaluate than a quadrature."""
+        """Raise for four kinks, and for a closed form that nobody can read and that takes longer to evaluate than a quadrature."""
+        if all(f.has(*KINKED) and steps_form(f).has(*KINKED) for f in self.functions):
+            raise NoClosedForm(self.integrand, "a four-dimensional orthant probability")
+        if not self.smooth:
+            return
+        length = 0
         for term in normal_form(self.integrand, GAUSSIAN[:4]):
-            if sum(term.powers) > LONGEST and (term.kinks or any(map(any, term.quadratic))):
-                raise NoClosedForm(self.integrand, f"powers of degree {sum(term.powers)} times exponentials or error functions of four fields")
+            degree, fields = sum(term.powers), _transcendental(term)
+            length += degree + _parameters(term) if degree and len(fields) == 4 else 0
+            if fields and max(degree, length) > LONGEST:
+                besides = "" if degree > LONGEST else ", with parameters or in several terms"
+                raise NoClosedForm(self.integrand, f"powers of degree {degree} times exponentials or error functions of four fields{besides}")
 
     @cached_property
     def sums(self) -> tuple[PairAverage, ...]:
@@ -168,6 +179,8 @@ class Integral:
         if self.obstruction is None:
             raise BadInput(f"{self.name} of {self.functions} has a closed form: use .expr")
         advice = "; with kinks it is not summed numerically either, which would converge slowly: take a smooth activation, or relu, leaky_relu, abs"
+        if self.name == "I4":
+            advice += ", or small_rate=True, which drops this integral"
         if self.size != 4:
             raise NoClosedForm(self.obstruction.what, self.obstruction.reason + advice)
         try:
@@ -223,11 +236,12 @@ def price_path(integral: Integral) -> PricePath:
     p, same, g, other = integral.functions
     if p != same or g != other:
         raise BadInput(f"{integral.name} of {integral.functions}: a path needs the functions (p, p, g, g)")
+    steps = {f: _in_steps(f, highest) for f, highest in ((p, HIGHEST - 1), (g, HIGHEST))}
     low, high = _average((p, p)), _average((g, g))
     start = _renamed(low.expr, {1: 1, 2: 2}) * _renamed(high.expr, {1: 3, 2: 4})
-    slope, slope_steps = _slope((sp.diff(p, x), p, sp.diff(g, x), g))
+    slope, slope_steps = _slope((sp.diff(steps[p], x), p, sp.diff(steps[g], x), g))
     reason = integral.obstruction.reason if integral.obstruction else ""
-    steps = (
+    derived = (
         Step(
             f"No closed form ({reason}). Scale the covariances between the fields {{1, 2}} and {{3, 4}} by τ; at τ = 0 the two pairs are independent",
             start,
@@ -240,7 +254,37 @@ def price_path(integral: Integral) -> PricePath:
         ),
         Step("The average of the mixed derivative in fields 1 and 3; the other three by exchanging 1 with 2 and 3 with 4", None, slope_steps),
     )
-    return PricePath(start, slope, steps)
+    return PricePath(start, slope, derived)
+
+
+def _in_steps(f: sp.Expr, highest: int) -> sp.Expr:
+    """A function with steps Θ(x − t) alone, of which SymPy differentiates all: of a Piecewise it drops the δ.
+
+    Raises:
+        NoClosedForm: thresholds of unknown order, exponentials and error functions besides, whose averages take minutes, or powers above x^highest.
+    """
+    steps = steps_form(f)
+    if steps.has(*(kinked for kinked in KINKED if kinked is not sp.Heaviside)):
+        raise NoClosedForm(f, "kinks whose places cannot be found or ordered")
+    for term in normal_form(f.subs(x, GAUSSIAN[0]), GAUSSIAN[:1]):
+        if any(map(any, term.quadratic)) or any(kink.noise != 0 for kink in term.kinks):
+            raise NoClosedForm(f, "exponentials or error functions beside kinks, in an average of four fields")
+        if sum(term.powers) > highest:
+            raise NoClosedForm(f, f"powers above x^{highest} beside kinks, whose average loses all digits where fields nearly coincide")
+    return steps
+
+
+def _transcendental(term: Term) -> set[int]:
+    """The fields in a term's Gaussians, steps and error functions."""
+    vectors = [*term.quadratic, *(kink.direction for kink in term.kinks)]
+    return {k for vector in vectors for k, part in enumerate(vector) if part != 0}
+
+
+def _parameters(term: Term) -> int:
+    """How many parameters its exponentials and error functions contain."""
+    parts = [*term.linear, *(part for row in term.quadratic for part in row)]
+    parts += [part for kink in term.kinks for part in (*kink.direction, kink.noise)]
+    return len(set().union(*(sp.sympify(part).free_symbols for part in parts)))
 
 
 def _slope(functions: tuple[sp.Expr, ...]) -> tuple[Slope, tuple[Step, ...]]:
@@ -250,6 +294,8 @@ def _slope(functions: tuple[sp.Expr, ...]) -> tuple[Slope, tuple[Step, ...]]:
     kinks = [k for k, (_, weight) in enumerate(split) if weight != 0]
     if len(kinks) > 1:
         raise NoClosedForm(sp.Mul(*functions), "δ functions of two fields: the activation jumps, which makes I₄ infinite")
+    if all(f.has(*KINKED) for f in regular):
+        raise NoClosedForm(sp.Mul(*functions), "a four-dimensional orthant probability")
     steps: list[Step] = []
     conditional: list[tuple[int, sp.Expr, sp.Expr]] = []
     for k in kinks:

@@ -146,6 +146,8 @@ STEP = lambda q: np.where(q > 0, 1.0, 0.0)
 KINKED = {
     "abs": ("abs", np.sign, np.abs),
     "absolute value with a line and a constant": (sp.Abs(x) + x / 2 - 2, lambda q: np.sign(q) + 0.5, lambda q: np.abs(q) + q / 2 - 2),
+    "piecewise": (sp.Piecewise((x, x > 0), (x / 5, True)), lambda q: np.where(q > 0, 1, 0.2), lambda q: np.where(q > 0, q, q / 5)),
+    "maximum": (sp.Max(2 * x, -x / 3), lambda q: np.where(q > 0, 2, -1 / 3), lambda q: np.maximum(2 * q, -q / 3)),
     "relu and a square": (relu(x) + x**2 / 4, lambda q: STEP(q) + q / 2, lambda q: np.maximum(q, 0) + q**2 / 4),
     "absolute value and a square": (sp.Abs(x) + x**2 / 4, lambda q: np.sign(q) + q / 2, lambda q: np.abs(q) + q**2 / 4),
     "relu and a cube": (relu(x) + x**3 / 9, lambda q: STEP(q) + q**2 / 3, lambda q: np.maximum(q, 0) + q**3 / 9),
@@ -217,6 +219,22 @@ def test_kinks_without_closed_integrals_are_refused_at_once_with_advice(name):
         teacher_student(DFA(), name).source()
 
 
+REFUSED = {
+    "relu + erf": (relu(x) + erf(x), "exponentials or error functions beside kinks"),
+    "relu + x^5": (relu(x) + x**5 / 50, "powers above x"),
+    "relu^2 + x": (sp.Max(x, 0) ** 2 + x, "four-dimensional orthant"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_kinks_beside_what_is_too_long_are_refused_and_small_rates_do_without(name):
+    """The closed forms that these would need take minutes, or lose their digits."""
+    expr, reason = REFUSED[name]
+    with pytest.raises(NoClosedForm, match=rf"{reason}.*small_rate=True"):
+        teacher_student(DFA(), expr).source()
+    assert teacher_student(DFA(), expr, small_rate=True).source()
+
+
 # ---- smooth functions without closed integrals ---------------------------------------------------------------------------
 
 SUMMED = {
@@ -269,3 +287,19 @@ def test_long_closed_forms_are_not_derived():
     ts = teacher_student(DFA(), x * exp(-(x**2)))
     assert [ts.integrals[name].closed for name in ("I2", "I3", "J2", "I4")] == [True, True, True, False]
     assert "Mehler" in str(ts.derivation()) and "numerical quadrature (powers" in repr(ts)
+
+
+@pytest.mark.parametrize("shape", ["parameter", "two terms"])
+def test_closed_forms_made_long_by_parameters_or_terms_are_not_derived(shape):
+    width = sp.Symbol("a", positive=True)
+    if shape == "parameter":
+        ts, given = teacher_student(DFA(), activation(exp(-width * x**2 / 2), parameters=[width])), {"a": 0.7}
+        g, p = lambda q: np.exp(-0.35 * q**2), lambda q: -0.7 * q * np.exp(-0.35 * q**2)
+    else:
+        ts, given = teacher_student(DFA(), exp(-(x**2) / 2) + exp(-(x**2) / 3)), {}
+        g = lambda q: np.exp(-(q**2) / 2) + np.exp(-(q**2) / 3)
+        p = lambda q: -q * np.exp(-(q**2) / 2) - 2 * q / 3 * np.exp(-(q**2) / 3)
+    assert [ts.integrals[name].closed for name in ("I2", "I3", "J2", "I4")] == [True, True, True, False]
+    module, C = load_source(ts.source()), 0.2 * covariance(3)
+    # both rules converge exponentially; at these variances to 1e-9
+    assert float(module.I4(*entries(C, 4), **given)[0]) == pytest.approx(by_product_rules(C, g, p)["I4"], abs=1e-8)
