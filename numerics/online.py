@@ -112,7 +112,8 @@ def solve_online(
     Raises:
         ValueError: shapes that do not fit, overlaps that are no covariance, a missing F, times that do not increase, or a smoothing
             that is negative.
-        SolveFailed: the integrator gave up (learning that diverges, or too few steps), or a quadrature has too few nodes.
+        SolveFailed: rates that are not finite at the start, the integrator gave up (learning that diverges, or too few steps), or a quadrature has too
+            few nodes.
     """
     if not 0 <= smoothing < np.inf:
         raise ValueError(f"smoothing={smoothing} is no standard deviation: give a number >= 0, small beside the teachers' lengths")
@@ -122,6 +123,12 @@ def solve_online(
     axes = tuple((name, 0 if value.ndim > RANKS.get(name, 0) else None) for name, value in arrays.items())
     run = _compiled(ts.source(), axes if batch else (), dense, max_steps, smoothing > 0, ts.small_rate)
     found = jax.tree.map(np.asarray, run(arrays, times, rtol, atol, smoothing))
+    if throw and not np.all(found["finite"]):
+        raise SolveFailed(
+            f"the rates of {module.NAME} at t = 0 are not finite in {int(np.sum(~found['finite']))} of {found['finite'].size} runs: an average over the "
+            "fields overflows or has no value there, so that no step can be taken: start from smaller Q, T, v, A or F, and check the activation's parameters",
+            "non-finite",
+        )
     if throw and not np.all(found["ok"]):
         raise SolveFailed(
             f"the integrator of {module.NAME} stopped in {int(np.sum(~found['ok']))} of {found['ok'].size} runs before t = {times[-1]:g} after "
@@ -286,16 +293,20 @@ def _integrate(
     def rates(Q: jax.Array, R: jax.Array, v: jax.Array, T: jax.Array, A: jax.Array) -> tuple[jax.Array, ...]:
         return module.rates(Q + smoothing**2 * jnp.eye(len(Q)), R, v, F, T, A, *scalars, **parameters)
 
+    start = state.start(arrays["Q"], arrays["R"], arrays["v"])
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(part)) for part in state.rates(rates, start)]))
+    # with rates that are no numbers all steps up to max_steps would be rejected: such a run stands still, and is marked
+    field = lambda _, y, __: tuple(jnp.where(finite, part, 0.0) for part in state.rates(rates, y))
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(lambda _, y, __: state.rates(rates, y)), diffrax.Kvaerno5() if implicit else diffrax.Tsit5(), t0=0.0, t1=times[-1], dt0=FIRST_STEP,
-        y0=state.start(arrays["Q"], arrays["R"], arrays["v"]), saveat=diffrax.SaveAt(ts=times, dense=dense),
+        diffrax.ODETerm(field), diffrax.Kvaerno5() if implicit else diffrax.Tsit5(), t0=0.0, t1=times[-1], dt0=FIRST_STEP,
+        y0=start, saveat=diffrax.SaveAt(ts=times, dense=dense),
         stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol), max_steps=max_steps, throw=False,
     )  # fmt: skip
-    Q, R, v = jax.vmap(state.overlaps)(solution.ys)
+    Q, R, v = (jnp.where(finite, part, jnp.nan) for part in jax.vmap(state.overlaps)(solution.ys))
     eg = jax.vmap(lambda Q, R, v: module.error(Q, R, v, T, A, **parameters))(Q, R, v)
     C = covariance(Q, R, T)
     found = {
-        "Q": Q, "R": R, "v": v, "eg": eg, "cos": alignment(v, F), "ok": solution.result == diffrax.RESULTS.successful,
+        "Q": Q, "R": R, "v": v, "eg": eg, "cos": alignment(v, F), "ok": finite & (solution.result == diffrax.RESULTS.successful), "finite": finite,
         "steps": solution.stats["num_accepted_steps"], "rejected": solution.stats["num_rejected_steps"],
         "smallest_eigenvalue": jnp.min(jnp.linalg.eigvalsh(C)) / jnp.max(jnp.abs(C)),
     }  # fmt: skip

@@ -136,6 +136,18 @@ def test_runs_that_stop_leave_the_others():
         solve_online(ts, **given, throw=False, integral_tol=0.0)
 
 
+def test_rates_that_are_not_finite_at_the_start_are_named():
+    """exp of fields of variance 400: averages overflow. Other runs go on, and no step is tried in vain."""
+    ts = teacher_student(DFA(), "exp")
+    given = {**START, "Q": np.stack([START["Q"], START["Q"] + 400 * np.eye(2)]), "eta": 1e-3, "t": [0.1]}
+    with pytest.raises(SolveFailed, match=r"rates of DFA at t = 0 are not finite in 1 of 2 runs") as failure:
+        solve_online(ts, **given)
+    assert failure.value.status == "non-finite"
+    out = solve_online(ts, **given, throw=False)
+    assert list(out.stats["ok"]) == [True, False] and list(np.isfinite(out.eg[:, 0])) == [True, False]
+    assert np.all(np.isnan(out.Q[1])) and out.stats["rejected"][1] == 0
+
+
 def test_too_few_nodes_are_refused():
     ts = teacher_student(DFA(), "tanh", nodes=8)
     start = {**START, "Q": 20 * START["Q"]}
