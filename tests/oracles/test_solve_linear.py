@@ -51,9 +51,9 @@ def test_wide_networks_average_to_the_exact_solution(feedback, rule):
 def test_the_sampling_solver_agrees_within_its_errors(rule):
     net, values = MLP(2, "linear", sigma_w=0.9, sigma_b=0.5), {"alpha": 0.6} if rule is MIXTURE else {}
     exact = solve_linear(PROBLEM, rule, net, parameters=values)
-    sampled = solve_dmft(PROBLEM, rule, net, samples=512, replicas=4, parameters=values, method="sampling")
+    sampled = solve_dmft(PROBLEM, rule, net, samples=512, replicas=8, parameters=values, method="sampling")
     for name in ("f", "f_test", "entk"):
-        # four replicas know their own error to a factor of two, and a finite sample is biased by a percent
+        # eight replicas know their own error to a factor of two, and a finite sample is biased by a percent
         error = 5 * getattr(sampled, name + "_se") + 0.01 * np.max(np.abs(getattr(exact, name)))
         assert np.all(np.abs(getattr(exact, name) - getattr(sampled, name)) < error), name
 
