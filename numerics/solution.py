@@ -109,7 +109,8 @@ class Solution:
 
     def __repr__(self) -> str:
         p = self.problem
-        head = f"{self.rule}, {self.depth} hidden layers, {SOLVERS[self.solver]}: P={p.P}, T={p.steps}, γ0={p.gamma0:g}, η={p.eta:g}"
+        layers = "1 hidden layer" if self.depth == 1 else f"{self.depth} hidden layers"
+        head = f"{self.rule}, {layers}, {SOLVERS[self.solver]}: P={p.P}, T={p.steps}, γ0={p.gamma0:g}, η={p.eta:g}"
         times = sorted({0, (p.steps - 1) // 2, p.steps - 1})
         rows = [["t", *map(str, times)]]
         value = lambda mean, se: f"{mean:.5g}" + (f" ± {se:.1g}" if np.isfinite(se) and se > 0 else "")
