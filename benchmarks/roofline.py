@@ -35,7 +35,7 @@ class Machine(NamedTuple):
     """Measured rates.
 
     Attributes:
-        bandwidth: bytes per CPU second of a = b + s c on arrays that no cache holds.
+        bandwidth: bytes per CPU second of a ← b + s a on arrays that no cache holds.
         rate: operations per CPU second of a square matrix product.
     """
 
@@ -53,20 +53,21 @@ def measure(dtype: str = "float64", rounds: int = 3, seconds: float = 0.4, lengt
         length: of the vectors.
         order: of the matrices.
     """
-    b, c = jnp.ones(length, dtype), jnp.full(length, 2.0, dtype)
-    matrix = jnp.asarray(np.random.default_rng(0).normal(size=(order, order)), dtype)
-    triad = jax.jit(lambda b, c: b + 3.0 * c)
-    product = jax.jit(lambda m: jnp.matmul(m, m, precision="highest"))
-    least = lambda function, *arguments: min(_seconds(function, seconds, *arguments) for _ in range(rounds))
-    return Machine(3 * length * b.dtype.itemsize / least(triad, b, c), 2 * order**3 / least(product, matrix))
+    b = jnp.ones(length, dtype)
+    matrix = jnp.asarray(np.random.default_rng(0).normal(size=(order, order)) / np.sqrt(order), dtype)
+    # in place: a result in new memory would time the operating system's handing out of pages
+    triad = jax.jit(lambda a, b: b + 0.5 * a, donate_argnums=0)
+    product = jax.jit(lambda a, b: jnp.matmul(a, b, precision="highest"))
+    least = lambda function, argument: min(_seconds(function, seconds, argument) for _ in range(rounds))
+    return Machine(3 * b.nbytes / least(triad, b), 2 * order**3 / least(product, matrix))
 
 
-def _seconds(function, least: float, *arguments) -> float:
-    """CPU seconds of a call, from as many as take `least`."""
-    function(*arguments).block_until_ready()
+def _seconds(function, least: float, argument) -> float:
+    """CPU seconds of a call on what the last one returned and the argument, from as many as take `least`."""
+    value = function(jnp.copy(argument), argument).block_until_ready()
     began, calls = time.process_time(), 0
     while (used := time.process_time() - began) < least:
-        function(*arguments).block_until_ready()
+        value = function(value, argument).block_until_ready()
         calls += 1
     return used / calls
 

@@ -58,7 +58,7 @@ class OnlineSolution:
     _dense: Any = field(default=None, repr=False)
 
     def at(self, t: Any) -> dict[str, np.ndarray]:
-        """Q, R and v at any times up to the last recorded one; needs `dense=True`.
+        """Q, R and v at any times up to the last recorded one; needs `dense=True`. Not finite after the last finite record of a run that stopped.
 
         Raises:
             ValueError: solved without dense output, or a time outside.
@@ -71,7 +71,14 @@ class OnlineSolution:
         (interpolant, state), mapped = self._dense
         evaluate = lambda solution, state: jax.vmap(lambda t: state.overlaps(solution.evaluate(t)))(times)
         found = (jax.vmap(evaluate) if mapped else evaluate)(interpolant, state)
-        return dict(zip(("Q", "R", "v"), map(np.asarray, found), strict=True))
+        there = np.asarray(times) <= self._reached()[..., None]
+        values = (np.where(there.reshape(*there.shape, *(1,) * (x.ndim - there.ndim)), x, np.nan) for x in map(np.asarray, found))
+        return dict(zip(("Q", "R", "v"), values, strict=True))
+
+    def _reached(self) -> np.ndarray:
+        """Until when each run is known, () or (runs,)."""
+        finite = np.where(np.isfinite(self.eg), self.t, -1.0).max(axis=-1)
+        return np.where(self.stats["ok"], self.t[-1], finite)
 
     def __repr__(self) -> str:
         runs = f"{self.eg.shape[0]} runs of " if self.eg.ndim == 2 else ""

@@ -127,8 +127,9 @@ def test_runs_that_stop_leave_the_others():
     """With an integral by quadrature too, whose error in a run that stopped is not a number."""
     ts = teacher_student(DFA(), "relu")
     given = {**START, "eta": np.array([1e-9, 0.5]), "t": [1.0], "max_steps": 6}
-    out = solve_online(ts, **given, throw=False)
+    out = solve_online(ts, **given, throw=False, dense=True)
     assert list(out.stats["ok"]) == [True, False] and list(np.isfinite(out.eg[:, 0])) == [True, False]
+    assert list(np.isfinite(out.at([0.5])["v"]).all(axis=(1, 2))) == [True, False]
     assert np.isnan(out.stats["integral_error"][1]) and out.stats["integral_error"][0] < 1e-2
     with pytest.raises(SolveFailed, match="stopped in 1 of 2"):
         solve_online(ts, **given)
@@ -143,8 +144,9 @@ def test_rates_that_are_not_finite_at_the_start_are_named():
     with pytest.raises(SolveFailed, match=r"rates of DFA at t = 0 are not finite in 1 of 2 runs") as failure:
         solve_online(ts, **given)
     assert failure.value.status == "non-finite"
-    out = solve_online(ts, **given, throw=False)
+    out = solve_online(ts, **given, throw=False, dense=True)
     assert list(out.stats["ok"]) == [True, False] and list(np.isfinite(out.eg[:, 0])) == [True, False]
+    assert list(np.isfinite(out.at(0.05)["Q"]).all(axis=(1, 2, 3))) == [True, False]
     assert np.all(np.isnan(out.Q[1])) and out.stats["rejected"][1] == 0
 
 
