@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from numerics import Solution, solve_dmft, solve_lazy, sweep, train_finite
+from numerics import Solution, solve_dmft, solve_lazy, train_finite
 
 from .setting import Arrays, Size, cases, record
 
@@ -30,7 +30,7 @@ def steps_with_widths(full: bool) -> int:
     return 40 if full else 20
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=5)
 def theory(name: str, full: bool) -> Solution:
     """The rich theory at γ0 = 1, shared by the studies of one process."""
     case, chosen = cases()[name], size(full)
@@ -60,6 +60,7 @@ def widths(full: bool) -> Arrays:
         for width, count in ensemble(full).items():
             options: dict[str, Any] = {"width": width, "seeds": 1, "dtype": "float32", "two_time": False, "parameters": case.parameters}
             arrays[f"{name}.{width}"] = np.stack([train_finite(p, case.rule, case.net, seed=seed, **options).f for seed in range(count)])
+    theory.cache_clear()  # gigabytes, and the last study that needs them
     return arrays | _wrong_theories(full, steps)
 
 
@@ -78,12 +79,11 @@ def gammas(full: bool) -> Arrays:
     chosen = size(full)
     arrays: Arrays = {}
     for name, case in cases().items():
-        given: dict[str, Any] = {"gamma0": list(GAMMAS), **case.parameters}
-        rich = sweep(chosen.problem(), case.rule, case.net, **given, **chosen.theory)
-        finite = sweep(chosen.problem(), case.rule, case.net, solver="finite", **given, **{**chosen.networks, "width": chosen.width // 2})
-        for gamma0 in GAMMAS:
-            arrays |= record(f"{name}.{gamma0:g}.dmft", rich.at(gamma0=gamma0))
-            arrays |= record(f"{name}.{gamma0:g}.network", finite.at(gamma0=gamma0))
-            last = rich.at(gamma0=gamma0).Phi[case.net.depth]
+        for gamma0 in GAMMAS:  # a solution of the full size takes a gigabyte: one at a time
+            p = chosen.problem(gamma0=gamma0)
+            rich = solve_dmft(p, case.rule, case.net, parameters=case.parameters, **chosen.theory)
+            finite = train_finite(p, case.rule, case.net, parameters=case.parameters, **{**chosen.networks, "width": chosen.width // 2})
+            arrays |= record(f"{name}.{gamma0:g}.dmft", rich) | record(f"{name}.{gamma0:g}.network", finite)
+            last = rich.Phi[case.net.depth]
             arrays[f"{name}.{gamma0:g}.Phi_change"] = last.block(-1, -1) - last.block(0, 0)
     return arrays
