@@ -9,6 +9,7 @@ capacity that was set too low costs a compilation.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from time import perf_counter
@@ -304,10 +305,18 @@ def _compiled(rule: Dynamics, blocks: Room, record: str, times: tuple[int, ...],
 def _finished(state: State, history, room: Room) -> dict[str, Any]:
     bases = {"forward": forward_bases(state), "backward": backward_bases(state)}
     every = [*bases["forward"], *bases["backward"]]
+    ranks = {name: [int(basis.size) for basis in group] for name, group in bases.items()}
     return {
-        "history": jax.tree.map(np.asarray, history),
-        "ranks": {name: [int(basis.size) for basis in group] for name, group in bases.items()},
+        "history": _cut(jax.tree.map(np.asarray, history), ranks),
+        "ranks": ranks,
         "dropped": max((float(basis.dropped) for basis in every), default=0.0),
         "gram_error": max((basis.deviation() for basis in every), default=0.0),
         "capacity": max(room),
     }
+
+
+def _cut(history: dict[str, Any], ranks: Mapping[str, list[int]]) -> dict[str, Any]:
+    """Coefficients of the directions that were met, without the room for more, which may be as much again."""
+    met = {"a": ranks["forward"], "g": ranks["backward"], "g_tilde": ranks["backward"]}
+    cut = lambda entry, sizes: tuple(np.ascontiguousarray(each[:, :, :rank]) for each, rank in zip(entry, sizes, strict=True))
+    return {name: cut(entry, met[name]) if name in met else entry for name, entry in history.items()}
