@@ -9,6 +9,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
+from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from pathlib import Path
@@ -23,7 +24,7 @@ from .snapshots import Snapshot
 from .solution import Solution
 
 FORMAT = "lazyrich solution"
-VERSION = 1
+VERSION = 2  # since 2 an array that occurs several times is written once
 PART = ".part"  # ends the names of files that are being written
 KERNELS = ("Phi", "G", "G_tilde", "H")
 ARRAYS = (
@@ -63,9 +64,24 @@ def save(solution: Solution, path: str | PathLike[str]) -> None:
             arrays |= {f"kernel/{name}/{l}/{part}": array for part, array in kernel.arrays().items()}
     for t, snapshot in solution.snapshots.items():
         arrays |= {f"snapshot/{t}/{name}/{l}": array for name in FIELDS for l, array in getattr(snapshot, name).items()}
-    header = {"format": FORMAT, "version": VERSION, "versions": versions(), "kernels": kinds, "snapshots": list(solution.snapshots)}
+    arrays, same = _distinct(arrays)
+    header = {"format": FORMAT, "version": VERSION, "versions": versions(), "kernels": kinds, "snapshots": list(solution.snapshots), "same": same}
     header |= {name: getattr(solution, name) for name in TEXTS}
     write(path, header, arrays)
+
+
+def _distinct(arrays: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays without those that equal another to the bit, and which one that is: of gradient descent, G̃ and H are G, each with two equal factors."""
+    first: dict[tuple[Any, ...], str] = {}
+    distinct, same = {}, {}
+    for name, value in arrays.items():
+        array = np.ascontiguousarray(value).reshape(np.shape(value))
+        known = first.setdefault((array.dtype.str, array.shape, blake2b(array.reshape(-1).view(np.uint8)).digest()), name)
+        if known == name:
+            distinct[name] = array
+        else:
+            same[name] = known
+    return distinct, same
 
 
 def write(path: str | PathLike[str], header: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
@@ -104,6 +120,7 @@ def load(path: str | PathLike[str]) -> Solution:
     """
     header, arrays = read(path, FORMAT, VERSION, "a solution saved", "give a file written by Solution.save")
     try:
+        arrays |= {name: arrays[known] for name, known in header.get("same", {}).items()}
         return _rebuild(header, arrays)
     except KeyError as error:
         raise ValueError(f"{path} lacks the entry {error}: it is damaged; save it again") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from dataclasses import replace
 
 import jax
@@ -276,6 +277,20 @@ def test_a_solution_survives_the_disk(solution, tmp_path):
     np.testing.assert_array_equal(back.problem.X, solution.problem.X)
     assert back.parameters == solution.parameters
     assert [entry.name for entry in tmp_path.iterdir()] == ["solution.npz"]
+
+
+@pytest.mark.parametrize(("rule", "own"), [(GD(), False), (DFA(), True)], ids=["GD", "DFA"])
+def test_what_is_equal_is_written_once(rule, own, tmp_path):
+    """Of gradient descent G̃ is G, a product of two equal factors; with feedback of its own g̃ is another."""
+    solution = solve(rule=rule)
+    solution.save(tmp_path / "found")
+    with zipfile.ZipFile(tmp_path / "found") as file:
+        factors = [name for name in file.namelist() if name.startswith("kernel/G") and name.endswith(("/2/left.npy", "/2/right.npy"))]
+    assert factors == ["kernel/G/2/left.npy"] + ["kernel/G_tilde/2/right.npy"] * own
+    back = Solution.load(tmp_path / "found")
+    for kernel in ("Phi", "G", "G_tilde", "H"):
+        for l in (1, 2):
+            np.testing.assert_array_equal(getattr(back, kernel)[l].dense(), getattr(solution, kernel)[l].dense())
 
 
 def test_damaged_and_foreign_files_are_named(solution, tmp_path):
