@@ -15,6 +15,7 @@ import sympy as sp
 from .derivation import Step
 from .errors import BadInput, NoClosedForm
 from .gaussian import expectation
+from .moments import parity
 from .piecewise import KINKED, steps_form
 from .symbols import h, m, u, v, x, z
 
@@ -224,6 +225,12 @@ def slope_in_feedback(pseudo_gradient: sp.Expr) -> sp.Expr:
         for mass in masses:
             total += others * _at_its_place(mass).subs(x, z)
     return total
+
+
+def slope_vanishes(pseudo_gradient: sp.Expr) -> bool:
+    """Whether ⟨∂g̃/∂h⟩ = 0 for independent Gaussians h and z by symmetry: every term is odd in z, or even in h, as a constant is."""
+    terms = (factors for _, factors in _separate(pseudo_gradient))
+    return all(parity(factors.get(z, sp.S.One)) == 1 or parity(factors.get(h, sp.S.One)) == 0 for factors in terms)
 
 
 def _at_its_place(mass: sp.Expr) -> sp.Expr:

@@ -1,7 +1,8 @@
 """Lazy-limit kernels, derived: what a rule and a network learn with at γ0 → 0.
 
-At t = 0 the fields of a layer are Gaussian and the pair (z_μ, z̃_ν) is independent of h. So everything a layer contributes is
-two functions of the covariance of its preactivations, and both are Gaussian expectations:
+At t = 0 the fields of a layer are Gaussian and the pair (z_μ, z̃_ν) is independent of h, but for z̃ where ⟨∂g̃/∂h⟩ ≠ 0 in the layer above, which
+does not matter as long as g̃ is linear in z̃. So everything a layer contributes is two functions of the covariance of its preactivations, and
+both are Gaussian expectations:
 
     Φ^ℓ = E[F(h_μ) F(h_ν)],                    F the forward map,
     G̃^ℓ = E[F'(h_μ) z_μ · g̃(h_ν, z̃_ν)] = Cov(z_μ, z̃_ν) · E[F'(h_μ) ∂g̃/∂z̃(h_ν)]     (Gaussian integration by parts).
@@ -20,7 +21,7 @@ from pathlib import Path
 import sympy as sp
 
 from .derivation import Derivation
-from .duals import Covariance, Dual, PairFunction, pair_function, slope_in_feedback
+from .duals import Covariance, Dual, PairFunction, pair_function, slope_in_feedback, slope_vanishes
 from .errors import BadInput
 from .fields import t as time
 from .latex import Documented
@@ -145,6 +146,11 @@ class LazyKernel(Documented):
         return _scaled(q, self.net.sigma_w**2, self.net.sigma_b**2)
 
     @cached_property
+    def features_feed_back(self) -> bool:
+        """Whether z̃^ℓ = ζ + B̃ F(h^ℓ) with B̃ = ⟨∂g̃/∂h⟩ ≠ 0 of the layer above, in some hidden layer: then it depends on h^ℓ at t = 0 already."""
+        return any(weight != 0 for weight in self.weights[:-1]) and not slope_vanishes(self.bound.pseudo_gradient)
+
+    @cached_property
     def _feedback_variance(self) -> tuple[Covariance, ...]:
         """Cov(z̃^ℓ, z̃^ℓ) for ℓ = 1…L; asked for only when g̃ is not linear in z̃."""
         if not self.G.uses(z):
@@ -245,7 +251,8 @@ def lazy_kernel(rule: Rule, net: MLP) -> LazyKernel:
         form stay in it by name and are integrated numerically in generated code.
 
     Raises:
-        BadInput: the rule's kernel would depend on the error signal Δ, so that it is not a kernel of the inputs alone.
+        BadInput: the rule's kernel would depend on the error signal Δ, so that it is not a kernel of the inputs alone; or g̃ is not linear in z, and
+            z depends on h at t = 0, so that no average factorises.
 
     Source: Bordelon & Pehlevan 2023, section 3; THEORY section 3.
     """
@@ -260,7 +267,26 @@ def lazy_kernel(rule: Rule, net: MLP) -> LazyKernel:
         )
     Phi = pair_function("Phi", bound.forward, bound.forward)
     G = pair_function("G", bound.slope, pulled)
-    return LazyKernel(bound, Phi, G, weights)
+    kernel = LazyKernel(bound, Phi, G, weights)
+    if G.uses(z):
+        _refuse_what_is_not_linear(kernel)
+    return kernel
+
+
+def _refuse_what_is_not_linear(kernel: LazyKernel) -> None:
+    """Refuse a g̃ that is not linear in z where the law of z is another than a Gaussian of known variance, independent of h."""
+    bound = kernel.bound
+    of_rule = f"rule {bound.rule.name!r}: g̃ = {bound.pseudo_gradient} is not linear in z"
+    if kernel.features_feed_back:
+        raise BadInput(
+            f"{of_rule}, and ⟨∂g̃/∂h⟩ is not zero, so that with {bound.net.depth} layers the feedback field of a layer depends on its own features at "
+            "t = 0 already, z = ζ + B φ(h), and the kernel is no product of averages: use solve_dmft at small gamma0, or a g̃ that is odd in z, or "
+            "feedback weights that are independent of the forward ones"
+        )
+    if Delta in bound.pseudo_gradient.free_symbols and any(kernel.carried(path) != 0 for path in bound.path[:-1]):
+        raise BadInput(
+            f"{of_rule}, and contains the error signal Δ, which the variance of z in the layer below, and so the kernel, would depend on: keep Δ out of g̃"
+        )
 
 
 def _scaled(q: Covariance, factor: sp.Expr, constant: sp.Expr) -> Covariance:

@@ -42,7 +42,7 @@ def solve_lazy(
 
     Returns:
         The same record as `solve_dmft`, with standard errors zero. H raises when it is asked for if g̃ is a sum of terms with and without
-        the error signal.
+        the error signal, or its feedback field depends on the layer's features.
 
     Raises:
         ValueError: a symbolic parameter without a value, or a problem with weight decay.
@@ -116,7 +116,7 @@ def order_parameters(
         layers["H"] = []
     elif scaled:
         layers["H"] = [_with_error(kernel, Delta) for kernel in layers["H"]]
-    reason = f"H of {module.NAME} contains the error signal and is not known here: use solve_dmft at small gamma0"
+    reason = f"H of {module.NAME} is not known here, as g̃ contains the error signal, or the feedback field the features: use solve_dmft at small gamma0"
     layers["H"] = layers["H"] or [AbsentKernel(p.steps, p.P * p.outputs, reason)] * module.DEPTH
     return layers
 

@@ -20,7 +20,7 @@ def layers_source(kernel: LazyKernel) -> str:
 
     Returns:
         Python source: the functions of the expectations, and layers_pairs(K_mumu, K_munu, K_nunu) and layers_diagonal(K), which return
-        the four by name, a tuple over layers each. H is left out (an empty tuple) where g̃ depends on the error signal Δ.
+        the four by name, a tuple over layers each. H is left out (an empty tuple) where g̃ depends on the error signal Δ, or its z on h.
 
     Raises:
         BadInput: an expression with a function or a symbol that the printer does not know.
@@ -67,14 +67,15 @@ def _gradients(layers: Pairs) -> list[str]:
 
 
 def _pseudo_gradients(layers: Pairs) -> list[str]:
-    """H^ℓ = E[g̃ g̃], of g̃/Δ if g̃ is proportional to the error signal; nothing if it contains it otherwise."""
+    """H^ℓ = E[g̃ g̃], of g̃/Δ if g̃ is proportional to the error signal; nothing if it contains it otherwise, or if z̃ depends on h."""
     bound = layers.kernel.bound
     if _scales_with_error(bound):
         own = bound.pseudo_gradient.subs(Delta, 1)
         function = pair_function("H", own, own)
         each = range(1, layers.kernel.depth + 1)
         return [layers.pair(function, f"H_{layer}", layers.sigma[layer - 1], None, f"H^{layer} = E[g̃ g̃]/(Δ Δ)")[1] for layer in each]
-    return [] if Delta in bound.pseudo_gradient.free_symbols else [names[1] for names in layers.feedback()[1]]
+    unknown = Delta in bound.pseudo_gradient.free_symbols or layers.kernel.features_feed_back
+    return [] if unknown else [names[1] for names in layers.feedback()[1]]
 
 
 def _scales_with_error(bound: BoundRule) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import sympy as sp
 from compare import LIMIT, worst
 
-from derive import MLP, Delta, Feedback, Rational, Rule, dmft_equations, dphi, h, lazy_kernel, phi, rho, sign_concordant, sqrt, z
-from numerics import Problem, solve_dmft, train_finite
+from derive import MLP, BadInput, Delta, Feedback, Rational, Rule, dmft_equations, dphi, h, lazy_kernel, phi, rho, sign_concordant, sqrt, z
+from numerics import Problem, solve_dmft, solve_lazy, train_finite
 
 OWN = {
     "FA without slope": Rule("FA without slope", z, Feedback(initial=rho, independent=sqrt(1 - rho**2))),
@@ -37,6 +40,25 @@ def test_one_object_drives_everything(name):
     networks = train_finite(problem(), rule, NET, width=1024, seeds=12, seed=3, parameters=values(rule))
     scores = worst(theory, networks)
     assert max(scores.values()) < LIMIT, scores
+
+
+@pytest.mark.parametrize("pseudo_gradient", [dphi(h) * sp.Max(z, 0), dphi(h) * z + h], ids=["rectified", "linear"])
+def test_feedback_that_depends_on_features_at_the_start(pseudo_gradient):
+    """⟨∂g̃/∂h⟩ ≠ 0: z = ζ + B φ(h) one layer down. No closed form may stand in for samples there; before, one of independent fields did."""
+    rule, net = Rule("own", pseudo_gradient, Feedback(transported=1)), MLP(depth=2, activation="relu")
+    p = replace(problem(), gamma0=1e-3)
+    theory = solve_dmft(p, rule, net, samples=2048, replicas=8)
+    networks = train_finite(p, rule, net, width=1024, seeds=24)
+    scores = worst(theory, networks)
+    assert max(scores.values()) < LIMIT, scores
+    squares = [K.equal_time_replicas()[:, 0, 2, 2] for K in (theory.H[1], networks.H[1])]
+    error = np.hypot(*(values.std(ddof=1) / np.sqrt(len(values)) for values in squares))
+    assert abs(squares[0].mean() - squares[1].mean()) < LIMIT * error
+    if pseudo_gradient.has(sp.Max):
+        with pytest.raises(BadInput, match="depends on its own features"):
+            solve_lazy(p, rule, net)
+    else:
+        np.testing.assert_allclose(theory.entk[0], solve_lazy(p, rule, net).entk[0], rtol=1e-12)
 
 
 def train_with_signs(p: Problem, width: int, seed: int) -> np.ndarray:

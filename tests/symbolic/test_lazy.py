@@ -184,6 +184,30 @@ def test_bad_input_is_named(make, message):
         make()
 
 
+@pytest.mark.parametrize(
+    ("pseudo_gradient", "activation", "feedback", "message"),
+    [
+        (dphi(h) * sp.Max(z, 0), "relu", Feedback(transported=1), "depends on its own features"),
+        (dphi(h) * z**3 + h, "erf", Feedback(initial=1), "depends on its own features"),
+        (dphi(h) * z**3 + Delta * h**2, "erf", Feedback(initial=1), "contains the error signal"),
+        # even in h, odd in z, feedback that is independent of the forward weights, one layer
+        (dphi(h) * sp.Max(z, 0), "erf", Feedback(transported=1), None),
+        (dphi(h) * z**3, "relu", Feedback(transported=1), None),
+        (dphi(h) * sp.Max(z, 0), "relu", Feedback(independent=1), None),
+        (dphi(h) * z + h, "relu", Feedback(transported=1), None),
+    ],
+)
+def test_feedback_must_be_independent_of_features_where_it_is_not_linear(pseudo_gradient, activation, feedback, message):
+    """z = ζ + B φ(h) with B = ⟨∂g̃/∂h⟩ of the layer above; of the layer below the readout z is the readout, whatever g̃."""
+    rule = Rule("own", pseudo_gradient, feedback)
+    assert lazy_kernel(rule, MLP(1, activation)).contributions[-1] != 0
+    if message is None:
+        assert lazy_kernel(rule, MLP(2, activation)).contributions[-1] != 0
+    else:
+        with pytest.raises(BadInput, match=message):
+            lazy_kernel(rule, MLP(2, activation))
+
+
 def test_declared_parameters_are_accepted():
     gain = sp.Symbol("gain", positive=True)
     kernel = lazy_kernel(GD(), MLP(1, activation(sp.erf(gain * x), parameters=[gain])))
