@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import sympy as sp
 
 from .derivation import Derivation, Step, factor_latex, to_latex
-from .fields import P, c0, nu
-from .symbols import eta, gamma0
+from .fields import L, P, c0, field_q, nu
+from .symbols import eta, gamma0, u
 
 if TYPE_CHECKING:
     from .dmft import DMFTEquations, MatrixProduct, Response
@@ -271,6 +271,10 @@ def definitions(eqs: DMFTEquations) -> list[tuple[str, str]]:
     for found in eqs.responses:
         if not found.vanishes:
             rows.append((to_latex(found.kernel), "response function; A⁰ = 0 and B^L = 0"))
+    if (own := eqs.rule.feedback.readout) is not None:
+        last = eqs.bound.path[-1]
+        value = to_latex((own - last.initial * u) / last.independent)
+        rows.append((rf"{to_latex(field_q(L))} = {value}", "at the readout, u = w(0), v another normal: zero mean and unit variance, but not Gaussian"))
     rows += eqs.training.definitions()
     for layer, path in enumerate(eqs.bound.path, 1):
         if len(set(eqs.bound.path)) > 1:

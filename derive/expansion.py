@@ -178,6 +178,8 @@ def small_feature_expansion(rule: Rule, net: MLP) -> SmallFeatureExpansion:
     eqs = dmft_equations(rule, net)
     if rule.evolution is not None or rule.uses_gates:
         raise BadInput(f"rule {rule.name!r} has learning feedback weights or gates: the expansion treats frozen or transported feedback only")
+    if rule.feedback.readout is not None:
+        raise BadInput(f"rule {rule.name!r}: the readout's feedback {rule.feedback.readout} is not Gaussian, as averages here are; use solve_dmft")
     gradient = sp.expand(eqs.bound.pseudo_gradient)
     if gradient.has(Delta) or sp.expand(gradient - gradient.diff(z) * z) != 0 or gradient.diff(z).has(z):
         raise BadInput(

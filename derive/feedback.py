@@ -81,7 +81,8 @@ def entrywise_feedback(function: sp.Expr) -> tuple[Feedback, Derivation]:
     """Frozen feedback weights W̃_ij = f(W_ij(0), V_ij), reduced to the correlation that matters at infinite width.
 
     A matrix with independent entries enters wide-network sums only through the second moments of its entries together with those of
-    W(0): by the central limit theorem W̃ acts as s (ρ W(0) + √(1−ρ²) V′) with s² = E[f²] and ρ = E[f W]/s.
+    W(0): by the central limit theorem W̃ acts as s (ρ W(0) + √(1−ρ²) V′) with s² = E[f²] and ρ = E[f W]/s. At the readout there is no sum,
+    w̃_i = f(w_i, v_i) multiplies what belongs to unit i: it stays what it is, and the moments are all that matters in the lazy limit only.
 
     Args:
         function: f as an expression in u (an entry of W(0)) and v (an entry of V), both standard normal.
@@ -112,13 +113,16 @@ def entrywise_feedback(function: sp.Expr) -> tuple[Feedback, Derivation]:
         Step("Their variance is s².", sp.Eq(sp.Symbol("E[f^2]"), power.expr, evaluate=False), power.steps),
         Step("Their overlap with W(0) gives the correlation.", sp.Eq(sp.Symbol("rho"), correlation, evaluate=False), overlap.steps),
         Step("Sums over many entries see nothing else: W̃ acts as s (ρ W(0) + √(1−ρ²) V)."),
+        Step("At the readout there is no sum over entries: w̃ stays the function itself.", sp.Eq(sp.Symbol("f"), function, evaluate=False)),
     )
-    path = Feedback(initial=sp.simplify(size * correlation), independent=sp.simplify(size * sp.sqrt(1 - correlation**2)))
+    initial, independent = sp.simplify(size * correlation), sp.simplify(size * sp.sqrt(1 - correlation**2))
+    gaussian = sp.simplify(function - initial * u - independent * v) == 0
+    path = Feedback(initial=initial, independent=independent, readout=None if gaussian else function)
     return path, Derivation(f"Entrywise feedback {function}", steps)
 
 
 def sign_concordant() -> Rule:
-    """Feedback with the signs of the forward weights and sizes of its own, W̃ = |V| sign W(0): FA at the derived ρ = 2/π.
+    """Feedback with the signs of the forward weights and sizes of its own, W̃ = |V| sign W(0): FA at the derived ρ = 2/π, but for the readout.
 
     Source: Liao et al. 2016 (sign-concordant feedback).
     """

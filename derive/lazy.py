@@ -277,6 +277,8 @@ def _refuse_what_is_not_linear(kernel: LazyKernel) -> None:
     """Refuse a g̃ that is not linear in z where the law of z is another than a Gaussian of known variance, independent of h."""
     bound = kernel.bound
     of_rule = f"rule {bound.rule.name!r}: g̃ = {bound.pseudo_gradient} is not linear in z"
+    if bound.rule.feedback.readout is not None:
+        raise BadInput(f"{of_rule}, and z at the readout, {bound.rule.feedback.readout}, is not Gaussian: use solve_dmft at small gamma0")
     if kernel.features_feed_back:
         raise BadInput(
             f"{of_rule}, and ⟨∂g̃/∂h⟩ is not zero, so that with {bound.net.depth} layers the feedback field of a layer depends on its own features at "

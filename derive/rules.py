@@ -23,7 +23,7 @@ from .errors import BadInput
 from .evolution import Evolution
 from .network import MLP
 from .piecewise import steps_form
-from .symbols import Delta, ddphi, dphi, h, m, phi, recognised, z
+from .symbols import Delta, ddphi, dphi, h, m, phi, recognised, u, v, z
 
 if TYPE_CHECKING:
     from .dmft import DMFTEquations
@@ -46,7 +46,9 @@ class Feedback:
     expression, or a sequence with one entry for each hidden layer ℓ = 1…L. All four zero: the rule uses no feedback.
 
     With an `evolution` the matrix B = initial · W(0)ᵀ + independent · V is where the feedback weights start, and they learn from there.
-    `correlations` are those among the coefficients that must lie in [0, 1] when their parameters get values.
+    `correlations` are those among the coefficients that must lie in [0, 1] when their parameters get values. `readout`, an expression in u and v,
+    is set by `entrywise_feedback`: what initial · w_i(0) + independent · v_i is at the readout, where entries meet the features of their own unit,
+    so that more than their moments counts.
     """
 
     transported: Coefficient = sp.S.Zero
@@ -55,6 +57,7 @@ class Feedback:
     direct: Coefficient = sp.S.Zero
     evolution: Evolution | None = None
     correlations: tuple[sp.Expr, ...] = field(default=(), compare=False)
+    readout: sp.Expr | None = None
 
     def __post_init__(self) -> None:
         for name in COEFFICIENTS:
@@ -62,6 +65,8 @@ class Feedback:
             object.__setattr__(self, name, value)
             for entry in value if isinstance(value, tuple) else (value,):
                 check("Feedback", f"coefficient {name}", entry, ())
+        if self.readout is not None:
+            check("Feedback", "function readout", self.readout, (u, v))
         if self.evolution is not None and not isinstance(self.evolution, Evolution):
             raise BadInput(f"evolution={self.evolution!r} is not an update of feedback weights: give Evolution(decay=…, pull=…, …)")
 
@@ -165,7 +170,7 @@ class Rule:
         start = self.feedback
         initial = _each(lambda b: self.evolution.on_initial(sp.sympify(step), b), start.initial)
         independent = _each(lambda b: self.evolution.on_independent(sp.sympify(step), b), start.independent)
-        path = Feedback(start.transported, initial, independent, start.direct, correlations=start.correlations)
+        path = Feedback(start.transported, initial, independent, start.direct, correlations=start.correlations, readout=start.readout)
         return Rule(f"{self.name} after {step} steps", self.pseudo_gradient, path, self.forward)
 
     @property

@@ -90,6 +90,10 @@ class Dynamics:
         """Whether they unlearn what they make of the preactivations above: ψ."""
         return getattr(self.module, "RECONSTRUCTS", False)
 
+    def readout_feedback(self, w: Any, v: Any) -> Any:
+        """The readout's own feedback vector: v, or what the rule makes of the initial readout and it, entry by entry."""
+        return v if v is None or not hasattr(self.module, "readout_feedback") else self.module.readout_feedback(w, v)
+
     def uses(self, layer: int, *names: str) -> bool:
         """Whether the feedback field z̃^ℓ has any of these terms; ℓ = `layer` in 1…L (ℓ = L: from the readout)."""
         return any(name in self.module.PATH[layer - 1] for name in names)

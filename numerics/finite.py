@@ -158,7 +158,8 @@ def initialise(drawn: dict[str, list[Any]], inputs, tests, rule: Dynamics, shape
         DenseMatrix(W, W if rule.uses(l, "initial") else None, V)
         for l, (W, V) in enumerate(zip(drawn["hidden"], drawn["feedback"], strict=True), 1)
     ]
-    w, v = drawn["readout"][0], drawn["readout_feedback"][0]
+    w = drawn["readout"][0]
+    v = rule.readout_feedback(w, drawn["readout_feedback"][0])
     state = State(
         matrices=(DenseInput(drawn["input"][0], inputs), *hidden, DenseReadout(w, w, v)),
         biases=tuple(drawn["biases"]),

@@ -172,7 +172,7 @@ def start(
     # h¹ itself moves by K^x: one product a step in place of two. Test points need the images on the span.
     own = p.X_test is None and 2 * C.shape[1] > p.P
     inputs, reading, images = (put(p.Kx), None, C @ bottom["inputs"]) if own else (put(C.T), C, bottom["inputs"])
-    feedback = top["feedback"] if layout.fed_back else None
+    feedback = put(rule.readout_feedback(top["readout"], top["feedback"])) if layout.fed_back else None
     tolerance: Any = np.array(tol, wide())
     readout = LazyReadout(top["readout"], top["readout"] + 0, feedback, empty.features, empty.a, tolerance)
     state = State(

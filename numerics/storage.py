@@ -76,7 +76,7 @@ def _distinct(arrays: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[st
     distinct, same = {}, {}
     for name, value in arrays.items():
         array = np.ascontiguousarray(value).reshape(np.shape(value))
-        known = first.setdefault((array.dtype.str, array.shape, blake2b(array.reshape(-1).view(np.uint8)).digest()), name)
+        known = first.setdefault((array.dtype.str, array.shape, blake2b(array.tobytes()).digest()), name)
         if known == name:
             distinct[name] = array
         else:

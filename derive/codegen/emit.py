@@ -15,7 +15,7 @@ from ..errors import BadInput
 from ..lazy import LazyKernel
 from ..reserved import meaning
 from ..rules import BoundRule, PathCoefficients
-from ..symbols import Delta, g_tilde, h, m, omega, z
+from ..symbols import Delta, g_tilde, h, m, omega, u, v, z
 from .inline import inline
 from .kernel import RESERVED, KernelWriter
 from .printer import JnpPrinter, imports, python_name
@@ -77,6 +77,7 @@ def dynamics_source(bound: BoundRule) -> str:
         function("pseudo_gradient", "h, z, m, Delta", "g̃, the field in the weight update.", bound.pseudo_gradient),
         _path(bound, printer, keywords),
         *_correlations(bound, printer, names),
+        *_readout_feedback(bound),
         *_evolution(bound, names, keywords),
     ])  # fmt: skip
     header = [
@@ -235,6 +236,16 @@ def _correlations(bound: BoundRule, printer: JnpPrinter, names: dict[sp.Symbol, 
     used = [name for symbol, name in names.items() if any(symbol in entry.free_symbols for entry in entries)]
     values = _tuple(map(printer.doprint, entries))
     return [f'def correlations({signature("", used)}):\n    """Of feedback with initial weights: each in [0, 1]."""\n    return {values}']
+
+
+def _readout_feedback(bound: BoundRule) -> list[str]:
+    """The readout's own feedback vector, where its entries are a function of the forward ones."""
+    own, last = bound.rule.feedback.readout, bound.path[-1]
+    if own is None or last.independent == 0:
+        return []
+    value = JnpPrinter({u: "u", v: "v"}).doprint((own - last.initial * u) / last.independent)
+    doc = "v of the readout, of w(0) = u and another: initial · u + independent · v is the feedback, entry by entry."
+    return [f'def readout_feedback(u, v):\n    """{doc}"""\n    return {value}']
 
 
 def _evolution(bound: BoundRule, names: dict, keywords: Sequence[str]) -> list[str]:

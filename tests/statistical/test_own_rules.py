@@ -9,7 +9,25 @@ import pytest
 import sympy as sp
 from compare import LIMIT, worst
 
-from derive import MLP, BadInput, Delta, Feedback, Rational, Rule, dmft_equations, dphi, h, lazy_kernel, phi, rho, sign_concordant, sqrt, z
+from derive import (
+    MLP,
+    BadInput,
+    Delta,
+    Feedback,
+    Rational,
+    Rule,
+    dmft_equations,
+    dphi,
+    entrywise_feedback,
+    h,
+    lazy_kernel,
+    phi,
+    rho,
+    sign_concordant,
+    sqrt,
+    u,
+    z,
+)  # fmt: skip
 from numerics import Problem, solve_dmft, solve_lazy, train_finite
 
 OWN = {
@@ -61,12 +79,12 @@ def test_feedback_that_depends_on_features_at_the_start(pseudo_gradient):
         np.testing.assert_allclose(theory.entk[0], solve_lazy(p, rule, net).entk[0], rtol=1e-12)
 
 
-def train_with_signs(p: Problem, width: int, seed: int) -> np.ndarray:
-    """f(t) of a 2-hidden-layer tanh network with W̃ = |V| sign W(0), written out with nothing of the toolkit."""
+def train_entrywise(p: Problem, width: int, seed: int, entry) -> np.ndarray:
+    """f(t) of a 2-hidden-layer tanh network with W̃ = entry(W(0), V), written out with nothing of the toolkit."""
     random = np.random.default_rng(seed)
     P, D = p.X.shape
     W0, W1, w = random.normal(size=(width, D)), random.normal(size=(width, width)), random.normal(size=width)
-    V1, v = np.abs(random.normal(size=(width, width))) * np.sign(W1), np.abs(random.normal(size=width)) * np.sign(w)
+    V1, v = entry(W1, random.normal(size=(width, width))), entry(w, random.normal(size=width))
     outputs, f0, rate = [], 0.0, p.eta * p.gamma0 / P
     for t in range(p.steps):
         h1 = W0 @ p.X.T / np.sqrt(D)
@@ -84,16 +102,31 @@ def train_with_signs(p: Problem, width: int, seed: int) -> np.ndarray:
     return np.array(outputs)
 
 
-def test_sign_concordant_feedback_is_fa_at_its_derived_correlation():
-    """Entrywise signs against the theory at ρ = 2/π; ρ = 0.2 is another rule."""
-    p = problem()
-    runs = np.stack([train_with_signs(p, 1000, seed) for seed in range(10)])
+def distance_from(p: Problem, entry):
+    """The largest z of the theory's outputs against ten such networks, as a function of the rule, and of other networks likewise."""
+    runs = np.stack([train_entrywise(p, 1000, seed, entry) for seed in range(10)])
     mean, error = runs.mean(0)[1:], runs.std(0, ddof=1)[1:] / np.sqrt(len(runs))
 
-    def distance(rule: Rule) -> float:
-        theory = solve_dmft(p, rule, NET, samples=1024, replicas=8)
-        return float(np.max(np.abs(theory.f[1:] - mean) / np.sqrt(error**2 + theory.f_se[1:] ** 2)))
+    def distance(rule: Rule, solve=solve_dmft, **sizes) -> float:
+        found = solve(p, rule, NET, **(sizes or {"samples": 1024, "replicas": 8}))
+        return float(np.max(np.abs(found.f[1:] - mean) / np.sqrt(error**2 + found.f_se[1:] ** 2)))
 
+    return distance
+
+
+def test_feedback_of_cubes_is_no_fa_at_the_readout():
+    """W̃ = W³/√15 has the correlation 3/√15 with W, in hidden layers and for lazy training; FA at that correlation is another rule."""
+    path, _ = entrywise_feedback(u**3 / sqrt(15))
+    cubes, gaussian = (Rule("own", dphi(h) * z, own) for own in (path, replace(path, readout=None)))
+    assert lazy_kernel(cubes, NET).expr == lazy_kernel(gaussian, NET).expr
+    distance = distance_from(replace(problem(), gamma0=4.0), lambda W, V: W**3 / np.sqrt(15))
+    assert distance(cubes) < 5.0 and distance(cubes, train_finite, width=1000, seeds=10) < 5.0
+    assert distance(gaussian) > 8.0
+
+
+def test_sign_concordant_feedback_is_fa_at_its_derived_correlation():
+    """Entrywise signs against the theory at ρ = 2/π; ρ = 0.2 is another rule."""
+    distance = distance_from(problem(), lambda W, V: np.abs(V) * np.sign(W))
     weaker = Rule("weaker", dphi(h) * z, Feedback(initial=Rational(1, 5), independent=sqrt(1 - Rational(1, 25))))
     # the largest of 21 t-distributed numbers with 9 degrees of freedom
     assert distance(sign_concordant()) < 5.0

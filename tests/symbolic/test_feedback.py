@@ -3,7 +3,26 @@
 import pytest
 import sympy as sp
 
-from derive import BadInput, NoClosedForm, entrywise_feedback, kolen_pollack, sign_concordant, symmetric_alignment, u, v, weight_mirror, x
+from derive import (
+    MLP,
+    BadInput,
+    NoClosedForm,
+    Rule,
+    dmft_equations,
+    dphi,
+    entrywise_feedback,
+    h,
+    kolen_pollack,
+    lazy_kernel,
+    sign_concordant,
+    small_feature_expansion,
+    symmetric_alignment,
+    u,
+    v,
+    weight_mirror,
+    x,
+    z,
+)  # fmt: skip
 
 
 def coefficients(function):
@@ -25,6 +44,18 @@ def test_known_reductions():
     r = sp.Rational(3, 10)
     initial, independent = coefficients(r * u + sp.sqrt(1 - r**2) * v)
     assert initial == r and sp.simplify(independent - sp.sqrt(1 - r**2)) == 0
+
+
+def test_the_readout_keeps_the_function():
+    """Of what is Gaussian nothing is left to keep, also where a sum is one only after simplification."""
+    kept = lambda function: entrywise_feedback(function)[0].readout
+    assert kept(u) is kept(v) is kept(sp.cos(1) * u + sp.sin(1) * v) is kept(-2 * u) is None
+    assert kept(sp.sign(u)) == sp.sign(u)
+    with pytest.raises(BadInput, match=r"z at the readout, u\*\*3, is not Gaussian"):
+        lazy_kernel(Rule("cube", dphi(h) * z**3, entrywise_feedback(u**3)[0]), MLP(1, "relu"))
+    with pytest.raises(BadInput, match=r"readout's feedback .* is not Gaussian"):
+        small_feature_expansion(sign_concordant(), MLP(1, "erf"))
+    assert "not Gaussian" in dmft_equations(sign_concordant(), MLP(1, "erf")).document()
 
 
 def test_size_counts():
