@@ -47,30 +47,67 @@ def plain(equation: sp.Basic | str) -> str:
     """An equation as one line of text: expressions as SymPy reads them back, LaTeX and field equations in Unicode."""
     if isinstance(equation, str | sp.MatrixBase) or equation.atoms(Field, Kernel, Signal, TimeFunction, sp.MatrixSymbol):
         return in_unicode(to_latex(equation))
-    if isinstance(equation, sp.Equality):
-        return f"{equation.lhs} = {equation.rhs}"
-    return str(equation)
+    equation = equation.xreplace({symbol: sp.Symbol(in_unicode(symbol.name)) for symbol in equation.free_symbols if "\\" in symbol.name})
+    return f"{equation.lhs} = {equation.rhs}" if isinstance(equation, sp.Equality) else str(equation)
 
 
 def in_unicode(tex: str) -> str:
-    """LaTeX as one line of Unicode text."""
+    """LaTeX as one line of Unicode text: roots as powers, rows of a matrix apart, brackets where a line needs them."""
     from pylatexenc.latex2text import LatexNodes2Text
 
-    grouped = re.sub(r"([\^_])\{([^{}]*[-+ <=,][^{}]*)\}", r"\1{(\2)}", _fractions(tex))
     # a command eats the space after it
-    grouped = re.sub(r"(\\[a-zA-Z]+) (?=[-=+<>])", r"\1{} ", grouped)
+    grouped = re.sub(r"(\\[a-zA-Z]+) (?=[-=+<>])", r"\1{} ", _in_line(_rows(tex)))
     return re.sub(r"\s+", " ", LatexNodes2Text(math_mode="text").latex_to_text(grouped)).strip()
 
 
-def _fractions(tex: str) -> str:
-    r"""Write \frac{a + b}{c} as (a + b)/c: one line needs the parentheses."""
-    match = re.search(r"\\t?frac(?=[{\d])", tex)
+_MATRIX = re.compile(r"(?:\\left\[)?\\begin\{([pb]?matrix|cases)\}((?:(?!\\begin).)*?)\\end\{\1\}(?:\\right(?:\]|\.))?", re.DOTALL)
+
+
+def _rows(tex: str) -> str:
+    r"""Write \begin{matrix}a & b\\c & d\end{matrix} as [a, b; c, d], cases as {a …; b otherwise}, lines under a sum with commas."""
+
+    def line(match: re.Match[str]) -> str:
+        cases = match[1] == "cases"
+        rows = [[entry.strip() for entry in row.split("&")] for row in re.split(r"\\\\", match[2])]
+        inside = "; ".join((" " if cases else ", ").join(row) for row in rows)
+        return rf"\{{{inside}\}}" if cases else f"[{inside}]"
+
+    while (flat := _MATRIX.sub(line, tex)) != tex:
+        tex = flat
+    return re.sub(r"\\substack\{([^{}]*)\}", lambda match: match[1].replace(r"\\", ", "), tex)
+
+
+def _in_line(tex: str) -> str:
+    r"""Write \frac{a + b}{c} as (a + b)/c, \sqrt[n]{a} as a^(1/n), and scripts of more than one sign in brackets."""
+    match = re.search(r"\\t?frac(?=[{\d])|\\sqrt\[|[\^_](?=\{)", tex)
     if not match:
         return tex
-    top, rest = _group(tex[match.end() :])
+    ahead, sign, rest = tex[: match.start()], match.group(), tex[match.end() :]
+    if sign == r"\sqrt[":
+        index, rest = rest.split("]", 1)
+        base, rest = map(_in_line, _group(rest))
+        return f"{ahead}{base if re.fullmatch(_TOKEN, base) else f'({base})'}^{{(1/{index})}}{rest}"
+    if sign in "^_":
+        inside, rest = map(_in_line, _group(rest))
+        return f"{ahead}{sign}{{{f'({inside})' if _needs_brackets(inside, sign) else inside}}}{rest}"
+    top, rest = _group(rest)
     bottom, rest = _group(rest)
-    top, bottom = (f"({part})" if re.search(r"[-+ ]", part.strip()) else part for part in (_fractions(top), _fractions(bottom)))
-    return f"{tex[: match.start()]}{top}/{bottom}{_fractions(rest)}"
+    top, bottom = map(_in_line, (top, bottom))
+    top = f"({top})" if re.search(r"[-+ ]", top.strip()) else top
+    bottom = f"({bottom})" if re.search(rf"[-+ /]|{_PRODUCT}", bottom.strip()) else bottom
+    return f"{ahead}{top}/{bottom}{_in_line(rest)}"
+
+
+_TOKEN = r"\w|\d+|\\[a-zA-Z]+"
+_PRODUCT = r"\d(?=[^\W\d_]|\\(?!top))"  # 2x, 2\pi
+
+
+def _needs_brackets(script: str, sign: str) -> bool:
+    """Whether a line would not show where the script ends: operators and spaces in it; in an exponent products, functions and powers too."""
+    plain = re.sub(r"\\(?:left|right)(?![a-z])|\\(?:text|mathrm)(?=\{)|[{}]", "", script)
+    if re.fullmatch(r"\([^()]*\)", plain):
+        return False
+    return bool(re.search(r"[-+ <=,]" if sign == "_" else rf"[-+ <=,/^(]|{_PRODUCT}", plain))
 
 
 def _group(tex: str) -> tuple[str, str]:

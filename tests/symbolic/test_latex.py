@@ -115,6 +115,17 @@ def test_a_broken_document_does_not_parse():
         (r"\frac{- a + b}{\gamma_{0}}", "(- a + b)/γ_0"),
         (r"\Phi^{\ell - 1}_{\mu\nu}(t,s)", "Φ^(ℓ - 1)_μν(t,s)"),
         (r"\tilde g = z \dot\varphi(h)", "g̃ = z φ̇(h)"),
+        (r"\sqrt[3]{h^{2} + 1} \dot\varphi(h)", "(h^2 + 1)^(1/3) φ̇(h)"),
+        (r"\frac{1}{\sqrt[4]{h}} + \sqrt{\frac{h}{2}}", "1/(h^(1/4)) + √(h/2)"),
+        (r"\left(q + 1\right)^{\frac{3}{2}}", "(q + 1)^(3/2)"),
+        (r"e^{- \frac{h^{2}}{10}} + e^{\frac{t}{10}} \left(q\right)", "e^(- h^2/10) + e^(t/10) (q)"),
+        (r"6 e^{2 \sqrt{2} \theta} + e^{- \frac{3 \sqrt{2} \theta}{2}}", "6 e^(2 √(2) θ) + e^(- (3 √(2) θ)/2)"),
+        (r"e^{e^{t}} + e^{f_{\mu}(t)} + x^{2n} + x^{\left(n\right)} + q^{\theta_{end}}", "e^(e^t) + e^(f_μ(t)) + x^(2n) + x^(n) + q^θ_end"),
+        (r"\frac{a}{\frac{b}{c}} + \frac{1}{2\pi}", "a/(b/c) + 1/(2π)"),
+        (r"\left[\begin{matrix}q_{\mu\mu} & \frac{a}{b}\\q & 1\end{matrix}\right]", "[q_μμ, a/b; q, 1]"),
+        (r"\begin{pmatrix} Q & R \\ R^{\top} & T \end{pmatrix}", "[Q, R; R^⊤, T]"),
+        (r"\begin{cases} t & \text{for}\: t > 0 \\q & \text{otherwise} \end{cases}", "{t for t > 0; q otherwise}"),
+        (r"\sum_{\substack{1 \leq j \leq K\\1 \leq l \leq K}} v_{j}", "∑_(1 ≤j ≤K, 1 ≤l ≤K) v_j"),
     ],
 )
 def test_unicode_of_formulas(tex, expected):

@@ -19,6 +19,11 @@ def test_the_law_agrees_with_the_readouts_own_equation():
     assert sp.expand(MODES.readout.diff(a) * error - error * a) == 0
 
 
+def test_the_derivation_prints_rates_as_text():
+    text = str(MODES.derivation())
+    assert "ȧ = -a**3/2 + s" in text and "\\" not in text
+
+
 def test_time_is_the_integral_of_one_over_the_velocity():
     """Against quadrature in 30 digits."""
     with mpmath.workdps(30):
