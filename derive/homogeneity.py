@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import sympy as sp
 
 from .derivation import Step
-from .symbols import h
+from .symbols import h, m
 
 _size = sp.Symbol("q", positive=True)
 
@@ -17,8 +17,8 @@ class Units:
     """What the units of a layer do, as far as conservation laws can tell.
 
     Attributes:
-        degree: p with d(h) h = p a(h) for every h, or None: d is the factor in g̃ = d·z, a what the next layer receives. For a rule
-            that uses the true slope this is Euler's equation φ̇(h) h = p φ(h), and φ is homogeneous of degree p.
+        degree: p with d(h) h = p a(h) for every h and every gate m, or None: d is the factor in g̃ = d·z, a what the next layer receives.
+            For a rule that uses the true slope this is Euler's equation φ̇(h) h = p φ(h), and φ is homogeneous of degree p.
         gain: k with a(h) = k h for every h, or None.
         slope: d where it does not depend on h, or None.
         steps: how p was found, or where it failed.
@@ -44,8 +44,7 @@ def units(factor: sp.Expr, forward: sp.Expr) -> Units:
         for (sign, d, a), above, mark in zip(sides, "><", ("", "−"), strict=True)
     )
     silent = all(sp.simplify(d) == 0 for _, d, a in sides if a == 0)
-    constant = len(ratios) == 1 and not next(iter(ratios)).has(_size) and silent
-    degree = next(iter(ratios)) if constant else None
+    degree = _only(ratios) if ratios and silent else None
     gains = {sp.simplify(a / (sign * _size)) for sign, _, a in sides}
     slopes = {sp.simplify(d) for _, d, _ in sides}
     return Units(degree, _only(gains), _only(slopes), steps)
@@ -58,4 +57,4 @@ def _side(expr: sp.Expr, sign: int) -> sp.Expr:
 def _only(values: set[sp.Expr]) -> sp.Expr | None:
     """The one value, if there is only one and it does not depend on h or on the gate of a unit."""
     value = next(iter(values))
-    return value if len(values) == 1 and not {symbol.name for symbol in value.free_symbols} & {"q", "m"} else None
+    return value if len(values) == 1 and not value.has(_size, m) else None

@@ -25,6 +25,7 @@ from derive import (
     kappa,
     kolen_pollack,
     lam,
+    m,
     rho,
     sigma_b,
     sigma_w,
@@ -38,6 +39,7 @@ from derive import (
     z,
 )
 from derive.conservation_check import rate_error
+from derive.homogeneity import units
 from derive.latex import document
 from derive.rules import Feedback, Rule
 from derive.words import TraceSum
@@ -146,6 +148,22 @@ def test_a_rule_without_slope_is_not_said_to_have_other_units():
     assert found.obstacles == ("the rule leaves out the slope of the units",)
     found = conservation_laws(Rule("half a slope", z * (dphi(h) + 1), Feedback(transported=1)), MLP(1, "relu")).violations[0]
     assert found.obstacles == ("the rule's slope is not that of the units",)
+
+
+@pytest.mark.parametrize(
+    "slope, forward, because",
+    [
+        (1, (1 + m**2) * h, "the rule leaves out the slope of the units"),
+        (1, m * h, "the rule leaves out the slope of the units"),
+        (dphi(m), dphi(m) ** 2 * h, "the rule's slope is not that of the units"),
+    ],
+)
+def test_a_gate_that_the_slope_lacks_is_no_degree(slope, forward, because):
+    """d h = p a holds for each gate with another p: every neuron and example would have a law of its own."""
+    laws = conservation_laws(Rule("gated", slope * z, Feedback(transported=1), forward=forward), MLP(1, "tanh"))
+    assert not laws and laws.flow.activity.degree is None
+    assert because in laws.violations[0].obstacles
+    assert units(dphi(m), 3 * dphi(m) * h).degree == sp.Rational(1, 3)
 
 
 def test_checks_are_exact_with_decimal_numbers():
