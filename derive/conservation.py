@@ -162,19 +162,28 @@ def _obstacles(flow: WeightFlow, layer: int) -> list[Relaxation]:
 
 
 def _nearest(flow: WeightFlow, kind: str, layer: int) -> Violation:
-    """The law that would hold with as few obstacles as possible taken away, and its rate with all of them."""
+    """The law that would hold with as few obstacles as possible taken away and does not with all of them, and its rate with them."""
     obstacles = _obstacles(flow, layer)
     for count in range(1, len(obstacles) + 1):
         for chosen in combinations(obstacles, count):
             relaxed = flow
             for _, relax in chosen:
                 relaxed = relax(relaxed)
-            found = search(relaxed, kind, layer)
-            if found:
-                return _violation(replace(flow, products=relaxed.products), found[0], tuple(name for name, _ in chosen))
+            seen = replace(flow, products=relaxed.products)
+            for found in search(relaxed, kind, layer):
+                violation = _violation(seen, found, tuple(name for name, _ in chosen))
+                if not _kept(violation):
+                    return violation
     size = sp.S.One if kind == "matrix" else sp.S.Half
     own = TraceSum.of([(size, (*probe(kind, layer), flow.W(layer - 1), flow.W(layer - 1).T))])
     return _violation(flow, Found(kind, layer, own, sp.S.Zero), ())
+
+
+def _kept(violation: Violation) -> bool:
+    """Whether the quantity is conserved after all, up to decay, as what a law linear in the weights implies is."""
+    own, rate = violation.candidate.total, violation.total
+    word = next(iter(own.terms))
+    return not rate + own * (-rate.terms.get(word, sp.S.Zero) / own.terms[word])
 
 
 def _violation(flow: WeightFlow, candidate: Found, obstacles: tuple[str, ...]) -> Violation:

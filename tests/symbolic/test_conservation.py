@@ -166,6 +166,24 @@ def test_a_gate_that_the_slope_lacks_is_no_degree(slope, forward, because):
     assert units(dphi(m), 3 * dphi(m) * h).degree == sp.Rational(1, 3)
 
 
+@pytest.mark.parametrize(
+    "rule, net, decay",
+    [
+        (kolen_pollack(0), MLP(2, "relu"), 0),
+        (kolen_pollack(0), MLP(2, "tanh"), 0),
+        (kolen_pollack(Rational(1, 20)), MLP(2, "relu"), Rational(1, 20)),
+    ],
+    ids=["relu", "tanh", "decay"],
+)
+def test_what_a_linear_law_implies_is_not_among_what_is_not_conserved(rule, net, decay):
+    """W − B is constant or decays, so do its products (W − B)(W − B)ᵀ: their rate is zero or a multiple of themselves."""
+    laws = conservation_laws(rule, net, decay=decay)
+    assert any(law.found.linear for law in laws) and laws.violations
+    for found in laws.violations:
+        assert found.total and set(found.total.terms) - set(found.candidate.total.terms), found
+        assert found.check() < 1e-40
+
+
 def test_checks_are_exact_with_decimal_numbers():
     (law, *_) = conservation_laws(FA(rho), MLP(1, Max(x, 0) + 0.1 * x))
     assert law.check() == 0 and law.check().is_Rational
