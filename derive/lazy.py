@@ -26,6 +26,7 @@ from .errors import BadInput
 from .fields import t as time
 from .latex import Documented
 from .network import MLP
+from .piecewise import KINKED, steps_form
 from .rules import BoundRule, PathCoefficients, Rule, require
 from .symbols import Delta, K_mumu, K_munu, K_nunu, h, m, z
 
@@ -251,8 +252,8 @@ def lazy_kernel(rule: Rule, net: MLP) -> LazyKernel:
         form stay in it by name and are integrated numerically in generated code.
 
     Raises:
-        BadInput: the rule's kernel would depend on the error signal Δ, so that it is not a kernel of the inputs alone; or g̃ is not linear in z, and
-            z depends on h at t = 0, so that no average factorises.
+        BadInput: the rule's kernel would depend on the error signal Δ, so that it is not a kernel of the inputs alone; units jump whose
+            preactivations the rule moves; or g̃ is not linear in z, and z depends on h at t = 0, so that no average factorises.
 
     Source: Bordelon & Pehlevan 2023, section 3; THEORY section 3.
     """
@@ -265,6 +266,8 @@ def lazy_kernel(rule: Rule, net: MLP) -> LazyKernel:
             f"rule {rule.name!r}: ∂g̃/∂z = {pulled} depends on the error signal Δ, so the lazy eNTK is not a function of the inputs alone; "
             "keep Δ out of the part of g̃ that multiplies z"
         )
+    if any(weight != 0 for weight in weights):
+        refuse_jumps(bound, pulled)
     Phi = pair_function("Phi", bound.forward, bound.forward)
     G = pair_function("G", bound.slope, pulled)
     kernel = LazyKernel(bound, Phi, G, weights)
@@ -289,6 +292,25 @@ def _refuse_what_is_not_linear(kernel: LazyKernel) -> None:
         raise BadInput(
             f"{of_rule}, and contains the error signal Δ, which the variance of z in the layer below, and so the kernel, would depend on: keep Δ out of g̃"
         )
+
+
+def refuse_jumps(bound: BoundRule, pulled: sp.Expr) -> None:
+    """Refuse what jumps in h under a rule that moves h: outputs feel the units that cross the jump, the slope almost everywhere does not.
+
+    Raises:
+        BadInput: the forward map jumps, and ∂g̃/∂z is not zero.
+    """
+    if pulled == 0 or not bound.forward.has(*KINKED):
+        return
+    derived = sp.expand(steps_form(bound.forward, h).diff(h))
+    for delta in sorted(derived.atoms(sp.DiracDelta), key=str):
+        place = h - delta.args[0]
+        if not place.has(h) and sp.simplify(derived.coeff(delta).subs(h, place)) != 0:
+            raise BadInput(
+                f"rule {bound.rule.name!r}, activation {bound.net.activation}: units jump at h = {place}, and the rule moves h. Outputs feel the "
+                "units that cross the jump, which the slope of the units, taken almost everywhere, leaves out of the kernel: give a forward map "
+                "without jumps (a steep one, such as tanh(5*x)), or solve_dmft with a small gamma0"
+            )
 
 
 def _scaled(q: Covariance, factor: sp.Expr, constant: sp.Expr) -> Covariance:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import sympy as sp
 
-from .activations import Activation
+from .activations import Activation, almost_everywhere_derivative
 from .admissible import TAKEN, check
 from .errors import BadInput
 from .evolution import Evolution
@@ -149,8 +149,8 @@ class Rule:
 
     @property
     def slope(self) -> sp.Expr:
-        """∂forward/∂h, the factor of the true gradient g = slope · z."""
-        return self.forward.diff(h)
+        """∂forward/∂h, the factor of the true gradient g = slope · z: almost everywhere, as φ̇ is (no δ at kinks and jumps; 0 for steps)."""
+        return almost_everywhere_derivative(self.forward, h)
 
     @property
     def parameters(self) -> tuple[sp.Symbol, ...]:

@@ -1,5 +1,6 @@
 """Lazy kernels: what must follow from a rule does follow, symbolically; and bad input is refused by name."""
 
+import numpy as np
 import pytest
 import sympy as sp
 
@@ -19,6 +20,7 @@ from derive import (
     Rule,
     activation,
     alpha,
+    dmft_equations,
     dphi,
     expectation,
     h,
@@ -35,6 +37,7 @@ from derive import (
 from derive.lazy import INPUT
 from derive.lazy_text import Compact
 from derive.symbols import latex_name
+from numerics import Problem, jaxify, solve_dmft
 
 CLOSED = ["linear", "relu", "erf", "square"]
 DEPTHS = [1, 2, 3]
@@ -157,6 +160,39 @@ def test_only_the_parameters_that_matter_are_asked_for():
 def test_relu_is_recognised_in_every_form(form):
     assert MLP(1, form).activation.name == "relu"
     assert lazy_kernel(GD(), MLP(2, form)).expr == lazy_kernel(GD(), MLP(2, "relu")).expr
+
+
+@pytest.mark.parametrize(
+    "forward, slope, same",
+    [
+        (h * sp.Heaviside(h), sp.Heaviside(h), "relu"),
+        (h * sp.sign(h), sp.sign(h), "abs"),
+        (phi(h) * sp.Heaviside(h), dphi(h) * sp.Heaviside(h), sp.sin(x) * sp.Heaviside(x)),
+    ],
+    ids=["relu", "abs", "phi"],
+)
+def test_steps_in_a_forward_map_of_ones_own(forward, slope, same):
+    """Its slope is that of an activation written the same way, without δ; kernel and solver then are those of gradient descent."""
+    rule, net = Rule("own", slope * z, Feedback(transported=1), forward=forward), MLP(2, sp.sin(x))
+    assert sp.expand(rule.slope - slope) == 0 and rule.propagates_gradient
+    X = np.array([[1.0, 0.3], [-0.4, 1.1], [1.3, -0.9]])
+    own, known = (jaxify(lazy_kernel(*each))(X) for each in ((rule, net), (GD(), MLP(2, same))))
+    np.testing.assert_allclose(own, known, atol=1e-9)
+    problem = Problem(X, [1.0, -1.0, 0.5], steps=2)
+    own, known = (solve_dmft(problem, *each, samples=32).f for each in ((rule, net), (GD(), MLP(2, same))))
+    np.testing.assert_allclose(own, known, atol=1e-9)
+
+
+def test_units_that_jump_have_a_kernel_only_where_nothing_moves_them():
+    """Else outputs feel the units that cross the jump: f of solve_dmft at γ0 = 0.01 is far from what the slope almost everywhere would give."""
+    for rule, net in ((GD(), MLP(1, "step")), (FA(0), MLP(2, "sign")), (Hebb(), MLP(1, "step")), (DFA(), MLP(1, x + sp.sign(x)))):
+        assert lazy_kernel(rule, net).closed
+    surrogate = Rule("surrogate", z / (1 + sp.Abs(h)) ** 2, Feedback(transported=1))
+    forward = Rule("forward", z, Feedback(transported=1), forward=h + sp.Heaviside(h - 1))
+    for rule, net in ((surrogate, MLP(1, "step")), (GD(), MLP(2, x + sp.sign(x))), (forward, MLP(1, "linear"))):
+        for derived in (lazy_kernel, lambda *each: dmft_equations(*each).lazy_limit()):
+            with pytest.raises(BadInput, match=r"units jump at h = [01], and the rule moves h"):
+                derived(rule, net)
 
 
 @pytest.mark.parametrize(
