@@ -211,8 +211,10 @@ def _setup(kernel: LazyKernel) -> list[Step]:
             rf"\tilde g = {pseudo},\qquad F = {forward}",
         ),
         Step(
-            "Each weight matrix moves along the pseudo-gradient of the layer above and the activity of the layer below.",
-            r"\dot W^{\ell} = \frac{\gamma_0}{P\sqrt N}\sum_\nu \Delta_\nu\, \tilde g^{\ell+1}_\nu F(h^{\ell}_\nu)^{\top}",
+            "Each weight matrix moves along the pseudo-gradient of the layer above and the activity of the layer below, each bias along the "
+            "pseudo-gradient.",
+            r"\dot W^{\ell} = \frac{\gamma_0\, \sigma_w}{P\sqrt N}\, \sum_\nu \Delta_\nu\, \tilde g^{\ell+1}_\nu F(h^{\ell}_\nu)^{\top},\qquad "
+            r"\dot b^{\ell} = \frac{\gamma_0\, \sigma_b}{P}\, \sum_\nu \Delta_\nu\, \tilde g^{\ell+1}_\nu",
         ),
         Step(
             "Chain rule through f: the true gradient of layer ℓ+1 meets the rule's pseudo-gradient, the activities of layer ℓ meet each other.",

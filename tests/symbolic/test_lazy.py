@@ -28,12 +28,15 @@ from derive import (
     m,
     phi,
     rho,
+    sigma_b,
+    sigma_w,
     sqrt,
     u,
     v,
     x,
     z,
 )  # fmt: skip
+from derive.derivation import plain
 from derive.lazy import INPUT
 from derive.lazy_text import Compact
 from derive.symbols import latex_name
@@ -143,6 +146,13 @@ def test_unclosed_expectations_stay_by_name():
     kernel = lazy_kernel(GD(), MLP(2, "tanh"))
     assert not kernel.closed and "quadrature" in repr(kernel)
     assert lazy_kernel(GD(), MLP(2, "relu")).closed
+
+
+def test_updates_in_the_derivation_have_the_factors_of_the_kernel():
+    """W and b enter h as σ_w W a/√N + σ_b b, so that their updates bring a factor each and the kernel has σ_w²Φ + σ_b²."""
+    for net in (MLP(1, "relu"), MLP(2, "relu", sigma_w=sigma_w, sigma_b=sigma_b)):
+        update = plain(lazy_kernel(GD(), net).derivation().steps[1].equation)
+        assert update.startswith("Ẇ^ℓ = (γ_0 σ_w)/(P√(N)) ∑") and "ḃ^ℓ = (γ_0 σ_b)/P ∑" in update
 
 
 def test_only_the_parameters_that_matter_are_asked_for():
