@@ -151,7 +151,8 @@ def early_time(ts: TeacherStudent) -> EarlyTime:
     """Expand the equations in t from w = v = 0, orthonormal teachers, without weight decay.
 
     Raises:
-        BadInput: an activation whose integrals have no expansion at zero weights (a kink), or no closed form.
+        BadInput: an activation whose integrals have no expansion at zero weights (a kink), or no closed form, or one that is not odd, so that
+            sums other than |A|² and |F|² appear.
     """
     overlap = lambda p, q: sp.Integer(1) if p == q else _delta(p, q)
     nothing = State(lambda p, q: sp.S.Zero, lambda p, q: sp.S.Zero, lambda p: sp.S.Zero, overlap)
@@ -183,7 +184,13 @@ def _series(ts: TeacherStudent, name: str, state: State, order: int) -> sp.Expr:
             coefficient = sp.diff(summand, t, power).subs(t, 0) / sp.factorial(power)
             if coefficient.has(sp.nan, sp.zoo, sp.oo):
                 raise BadInput(f"g = {ts.act}: its integrals have no expansion at zero weights; start from small ones and integrate")
-            total += t**power * contracted(_linear_in_deltas(coefficient), term.summed)
+            try:
+                total += t**power * contracted(_linear_in_deltas(coefficient), term.summed)
+            except DeriveError as error:
+                raise BadInput(
+                    f"g = {ts.act}: its first instants from zero weights depend on more than |A|² and |F|² ({error}), as where g is not odd: the error "
+                    "then sees the average of g, or products of several teacher units. Give an odd g such as erf, or integrate with solve_online"
+                ) from error
     return sp.expand(total)
 
 

@@ -83,6 +83,13 @@ def test_kinks_have_no_expansion_at_zero_weights():
         early_time(teacher_student(DFA(), "relu"))
 
 
+@pytest.mark.parametrize("act", ["cos", 1 + x, x**2 + x, x**2 + x - 1], ids=str)
+def test_first_instants_of_what_is_not_odd_are_refused(act):
+    """E[g] ≠ 0 brings Σ A, whether g(0) is zero or not; E[g] = 0 with even terms brings Σ A³."""
+    with pytest.raises(BadInput, match=r"depend on more than \|A\|² and \|F\|².*not odd.*solve_online"):
+        early_time(teacher_student(DFA(), act))
+
+
 def test_linear_units_solved():
     """The closed form against the integrated equations at a small learning rate, where it is exact to O(η)."""
     solution = linear_online(teacher_student(DFA(), "linear"))
