@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import sympy as sp
+from sympy.concrete.expr_with_limits import ExprWithLimits
 
 from .errors import BadInput
 from .piecewise import steps_form
@@ -156,7 +157,7 @@ def activation(value: object, parameters: Sequence[sp.Symbol] = ()) -> Activatio
 
     Raises:
         BadInput: an unknown name (with the nearest match), undeclared free symbols, a parameter whose name is taken, nothing that SymPy can read,
-            or no real function of a real variable.
+            no real function of a real variable, steps without end (floor), or an integral or sum that is not carried out.
     """
     if isinstance(value, str):
         if value not in BUILTIN:
@@ -177,9 +178,24 @@ def activation(value: object, parameters: Sequence[sp.Symbol] = ()) -> Activatio
             f"the activation {expr} has free symbols other than x: {names}. Write it in derive's `x`, and declare parameters with "
             f"activation({expr}, parameters=[{names}])"
         )
+    _refuse_unknown(expr)
     _refuse_unreal(expr)
     known = _known_name(expr)
     return Activation(known, BUILTIN[known](x), declared) if known else Activation(str(expr), expr, declared)
+
+
+def _refuse_unknown(expr: sp.Expr) -> None:
+    """Refuse what no derivation can take apart: steps without end, and integrals, sums and derivatives that are not carried out."""
+    if endless := sorted(expr.atoms(sp.floor, sp.ceiling, sp.frac, sp.Mod), key=str):
+        raise BadInput(
+            f"the activation {expr} contains {endless[0]}, which has steps without end: averages are split at steps, which must be finitely many. "
+            "Write those that matter with Heaviside, such as Heaviside(x) + Heaviside(x - 1), or as a Piecewise"
+        )
+    if left := sorted(expr.atoms(ExprWithLimits, sp.Derivative, sp.Limit), key=str):
+        raise BadInput(
+            f"the activation {expr} contains {left[0]}, which is not carried out: derivations need functions that they can differentiate and "
+            "evaluate. Call .doit() on it, or write the function that it is, such as erf for the integral of exp(-x**2)"
+        )
 
 
 @lru_cache(maxsize=256)
