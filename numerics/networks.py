@@ -77,7 +77,7 @@ class NetworkTraining:
         input_noise: standard deviation of fresh Gaussian inputs that regularisers see in place of activities; None for activities.
         update_noise: variance v; after every step B gets rate · ξ with E[ξ²] = v.
         forward_noise: the same for W.
-        records: how often angles and accuracy are measured, evenly over the run.
+        records: how often angles and accuracy are measured, as evenly over the run as whole steps are.
     """
 
     steps: int = 1600
@@ -100,6 +100,11 @@ class NetworkTraining:
             raise ValueError(f"optimiser={self.optimiser!r} is not known: give one of {', '.join(map(repr, OPTIMISERS))}")
         if self.records > self.steps:
             raise ValueError(f"records={self.records} measurements do not fit into steps={self.steps}: give at most as many")
+
+    @property
+    def times(self) -> np.ndarray:
+        """Updates after which is measured, the last after all of them."""
+        return self.steps * np.arange(1, self.records + 1) // self.records
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,13 +186,12 @@ def train_network(
     arrays = tuple(jnp.asarray(each) for each in (data.X, data.labels, data.X_test, data.labels_test))
     sizes = (data.X.shape[1], *widths, data.count)
     how = setup.training
-    drawn = _drawn(keys, sizes, activation, setup.module is not None, (how.records, how.steps // how.records), how.batch, len(data.X))
+    drawn = _drawn(keys, sizes, activation, setup.module is not None, how.steps, how.batch, len(data.X))
     one = lambda given, random: _train(arrays, setup, given, *random)
     found = jax.jit(jax.vmap(jax.vmap(one, in_axes=(None, 0)), in_axes=(0, None)))(values, drawn)
     flat = [np.asarray(each).reshape(-1, *each.shape[2:]) for each in found]
-    times = np.linspace(0, setup.training.steps, setup.training.records + 1).astype(int)[1:]
     loss, accuracy, *layers = flat
-    return NetworkRun(times, loss, accuracy, *(each.transpose(0, 2, 1) for each in layers))
+    return NetworkRun(how.times, loss, accuracy, *(each.transpose(0, 2, 1) for each in layers))
 
 
 class Setup(NamedTuple):
@@ -224,12 +228,12 @@ def _swept(setup: Setup, parameters: Mapping[str, Any] | None) -> dict[str, Arra
     return {name: jnp.broadcast_to(value, (length,)) for name, value in given.items()} or {"": jnp.zeros(1)}
 
 
-def _drawn(keys, sizes: tuple[int, ...], activation: str, learns: bool, times: tuple[int, int], batch: int, P: int):
+def _drawn(keys, sizes: tuple[int, ...], activation: str, learns: bool, steps: int, batch: int, P: int):
     """Start, rows of all batches and keys for noise, for every network; apart from training, so that it compiles once for all rules."""
     start, course = split(keys).T
     pick, noise = split(course).T
     count = 2 * sum(n * m for n, m in pairwise(sizes))
-    return _starts(normals(start, (count,)), sizes, activation, learns), integers(pick, (*times, batch), 0, P), split(noise, times)
+    return _starts(normals(start, (count,)), sizes, activation, learns), integers(pick, (steps, batch), 0, P), split(noise, steps)
 
 
 def _train(data, setup: Setup, parameters, start: Weights, rows, keys):
@@ -241,10 +245,9 @@ def _train(data, setup: Setup, parameters, start: Weights, rows, keys):
 
     def step(weights: Weights, given):
         rows, key = given
-        return update(weights, X[rows].T, labels[rows], key), None
+        return update(weights, X[rows].T, labels[rows], key)
 
-    def measured(weights: Weights, given):
-        weights, _ = jax.lax.scan(step, weights, given)
+    def measured(weights: Weights):
         outputs = lambda inputs: _forward(weights.layers, inputs.T, setup.activation)[0][-1]
         pairs = [(layer.W.T if layer.B is None else layer.B, layer.W.T) for layer in weights.layers[1:]]
         angles = [_angle(*pair) for pair in pairs]
@@ -253,9 +256,19 @@ def _train(data, setup: Setup, parameters, start: Weights, rows, keys):
         # a network that has left the finite numbers answers nothing
         right = jnp.mean((jnp.argmax(found, axis=0) == labels_test) & jnp.all(jnp.isfinite(found), axis=0))
         sizes = [jnp.linalg.norm(W) / jnp.sqrt(W.size) for _, W in pairs]
-        return weights, (_cross_entropy(outputs(X), labels), right, jnp.array(angles), jnp.array(gains), jnp.array(sizes))
+        return _cross_entropy(outputs(X), labels), right, jnp.array(angles), jnp.array(gains), jnp.array(sizes)
 
-    return jax.lax.scan(measured, start, (rows, keys))[1]
+    return followed(step, measured, start, (rows, keys), training.times)
+
+
+def followed(step: Callable, measured: Callable, start: Any, given: Any, times: np.ndarray) -> Any:
+    """Measurements after so many steps, each with its entry of the arrays in `given`; one compilation for however many lie between two."""
+
+    def further(state: Any, ends: tuple[Array, Array]) -> tuple[Any, Any]:
+        state = jax.lax.fori_loop(*ends, lambda k, state: step(state, jax.tree.map(lambda each: each[k], given)), state)
+        return state, measured(state)
+
+    return jax.lax.scan(further, start, (jnp.asarray([0, *times[:-1]]), jnp.asarray(times)))[1]
 
 
 def parted(drawn: Float[Array, "_"], counts: Sequence[int]) -> list[Float[Array, "2 _"]]:

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 from .draws import integer, normal
 from .errors import positive_integer, seed_number
 from .jaxify import jaxify
-from .networks import Classes, NetworkRun, NetworkTraining, Setup, _angle, _cross_entropy, _descent, copied_gradient, parted
+from .networks import Classes, NetworkRun, NetworkTraining, Setup, _angle, _cross_entropy, _descent, copied_gradient, followed, parted
 
 
 class Stage(NamedTuple):
@@ -157,8 +157,7 @@ def train_residual(
     run = jax.jit(lambda key: _run(arrays, sizes, stages, setup, key))
     found = [np.stack(each) for each in zip(*(run(key) for key in keys), strict=True)]
     loss, accuracy, angles, gains = found
-    times = np.linspace(0, training.steps, training.records + 1).astype(int)[1:]
-    return NetworkRun(times, loss, accuracy, angles.transpose(0, 2, 1), gains.transpose(0, 2, 1))
+    return NetworkRun(training.times, loss, accuracy, angles.transpose(0, 2, 1), gains.transpose(0, 2, 1))
 
 
 def _run(arrays, sizes, stages, setup: Setup, key):
@@ -171,20 +170,19 @@ def _run(arrays, sizes, stages, setup: Setup, key):
 
     def step(carry, rows):
         network, velocity, moments = carry
-        return update(network, velocity, moments, images[rows], labels[rows], stages, setup), None
+        return update(network, velocity, moments, images[rows], labels[rows], stages, setup)
 
-    def measured(carry, rows):
-        carry, _ = jax.lax.scan(step, carry, rows)
+    def measured(carry):
         network = carry[0]
         found = outputs(network, images_test, stages, learning=False)[0]
         right = jnp.mean((jnp.argmax(found, axis=0) == labels_test) & jnp.all(jnp.isfinite(found), axis=0))
         loss = _cross_entropy(outputs(network, images, stages, learning=False)[0], labels)
         pairs = [(network.B[name], network.W[name].T) for name in network.W if name != "stem"]
         angles = jnp.array([_angle(*pair) for pair in pairs])
-        return carry, (loss, right, angles, jnp.array([jnp.linalg.norm(B) / jnp.linalg.norm(W) for B, W in pairs]))
+        return loss, right, angles, jnp.array([jnp.linalg.norm(B) / jnp.linalg.norm(W) for B, W in pairs])
 
-    rows = integer(course, (training.records, training.steps // training.records, training.batch), 0, images.shape[0])
-    return jax.lax.scan(measured, (network, rest, moments), rows)[1]
+    rows = integer(course, (training.steps, training.batch), 0, images.shape[0])
+    return followed(step, measured, (network, rest, moments), rows, training.times)
 
 
 def update(network: Network, velocity, moments, images, labels, stages: tuple[Stage, ...], setup: Setup):

@@ -137,6 +137,15 @@ def test_divergence_is_reported():
     assert run.diverged.all() and np.all(run.accuracy[:, -1] == 0)
 
 
+def test_every_step_is_made_and_measured_where_it_says():
+    """However many times are measured, there are as many steps, the same ones; whole numbers of them lie between."""
+    run = lambda records: train_network(data(), decay / 2 + self_feedback, (8,), "tanh", replace(SHORT, steps=7, records=records), seeds=1)
+    some, all_of_them = run(4), run(7)
+    assert some.times.tolist() == [1, 3, 5, 7] and all_of_them.times.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    for name in ("loss", "angles", "gains"):
+        np.testing.assert_allclose(getattr(some, name), getattr(all_of_them, name)[..., some.times - 1], rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     "make, message",
     [

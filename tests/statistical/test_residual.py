@@ -83,12 +83,24 @@ def test_normalisation_remembers_averages():
     np.testing.assert_allclose(after.running["stem"][0], 0.1 * (start.W["stem"] @ x).mean(axis=1, keepdims=True), atol=1e-12)
 
 
-def test_a_short_run_learns():
+def clouds() -> Classes:
+    """Two classes of images."""
     random = np.random.default_rng(2)
     labels = np.arange(60) % 2
     X = 0.3 * random.normal(size=(60, 16)) + np.where(labels[:, None] == 1, 1.0, -1.0) * np.sign(np.arange(16) % 4 - 1.5)
-    classes = Classes(X[:40], labels[:40], X[40:], labels[40:])
+    return Classes(X[:40], labels[:40], X[40:], labels[40:])
+
+
+def test_every_step_is_made_and_measured_where_it_says():
+    run = lambda records: train_residual(clouds(), decay, 4, (Stage(2, 1),), NetworkTraining(steps=7, batch=8, records=records), seeds=1)
+    some, all_of_them = run(4), run(7)
+    assert some.times.tolist() == [1, 3, 5, 7] and all_of_them.times.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    np.testing.assert_allclose(some.loss, all_of_them.loss[:, some.times - 1], rtol=1e-5)
+
+
+def test_a_short_run_learns():
+    classes = clouds()
     run = train_residual(classes, None, 4, (Stage(2, 1),), NetworkTraining(steps=60, batch=8, records=2, rate=0.05), seeds=1)
     assert run.accuracy[0, -1] == 1 and run.loss[0, -1] < run.loss[0, 0] and np.all(run.angles < 1e-3)
     with pytest.raises(ValueError, match="side=5 does not fit images of 16"):
-        train_residual(Classes(X, labels, X, labels), None, 5)
+        train_residual(classes, None, 5)
