@@ -134,7 +134,7 @@ def train_residual(
 
     Args:
         data: images as rows of side × side numbers, one channel.
-        regulariser: without symbols; None for backpropagation.
+        regulariser: without symbols and biases; None for backpropagation. With `update_forward` it moves all kernels but the stem's too.
         side: of the images.
         stages: channels and stride of every residual block.
         training: as for `train_network`, without noise; arithmetic is in single precision.
@@ -144,12 +144,13 @@ def train_residual(
         Angles and gains of all maps but the stem, in the order of `shapes`.
 
     Raises:
-        ValueError: images that are not side × side, or a number of networks or a seed that is none.
+        ValueError: images that are not side × side, noise, a regulariser with symbols or biases, or a number of networks or a seed that is none.
     """
     if data.X.shape[1] != side**2:
         raise ValueError(f"side={side} does not fit images of {data.X.shape[1]} numbers: they need side² of them")
     training = training or NetworkTraining()
     setup = Setup(jaxify(regulariser) if regulariser is not None else None, "relu", training)
+    _refuse_unknown(setup)
     square = lambda X: jnp.asarray(X, jnp.float32).reshape(-1, side, side, 1)
     arrays = square(data.X), jnp.asarray(data.labels), square(data.X_test), jnp.asarray(data.labels_test)
     keys = jax.random.split(jax.random.key(seed_number("seed", seed)), positive_integer("seeds", seeds, "a number of networks"))
@@ -158,6 +159,19 @@ def train_residual(
     found = [np.stack(each) for each in zip(*(run(key) for key in keys), strict=True)]
     loss, accuracy, angles, gains = found
     return NetworkRun(training.times, loss, accuracy, angles.transpose(0, 2, 1), gains.transpose(0, 2, 1))
+
+
+def _refuse_unknown(setup: Setup) -> None:
+    """Refuse what residual networks do not have, and would leave out."""
+    for name, none in (("input_noise", None), ("update_noise", 0), ("forward_noise", 0)):
+        if (value := getattr(setup.training, name)) != none:
+            raise ValueError(f"{name}={value!r}: residual networks are trained without noise; leave {name} out, or use train_network")
+    if setup.module is None:
+        return
+    if "b" in setup.module.ARGUMENTS:
+        raise ValueError(f"{setup.module.NAME} sees biases, which convolutions do not have here: give configure(biased=False), or use train_network")
+    if symbols := setup.module.PARAMETERS:
+        raise ValueError(f"{symbols[0]} is symbolic in {setup.module.NAME}: give the regulariser with a number in its place")
 
 
 def _run(arrays, sizes, stages, setup: Setup, key):
@@ -205,4 +219,7 @@ def update(network: Network, velocity, moments, images, labels, stages: tuple[St
         local, copied = copied_gradient(setup.module, given, -training.rate * velocity[0][name])
         change, kept[name] = _descent(local, moments[name], training)
         B[name] = old + change + copied
+        if name != "stem":  # below which nothing is sent back
+            nothing = {"task_gradient": jnp.zeros_like(W[name])} if "task_gradient" in setup.module.ARGUMENTS else {}
+            W[name] = W[name] - training.align_rate * setup.module.forward_gradient(**given, **nothing)
     return Network(W, norms, B, running), velocity, kept

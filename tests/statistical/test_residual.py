@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from derive import amp, decay, null, tied_gradient
+from derive import alpha, amp, decay, null, tied_gradient
 from numerics import Classes, NetworkTraining, Stage, jaxify, residual, train_residual
 from numerics.networks import Setup
 
@@ -68,6 +68,16 @@ def test_the_alignment_step_is_the_generated_gradient_on_patches():
         np.testing.assert_allclose(after.B[name], expected, atol=1e-12)
 
 
+def test_regularisers_move_kernels_where_they_are_asked_to():
+    start, regulariser = network(False), (decay / 2 + amp).configure(update_forward=True)
+    held, after = moved(start, decay / 2 + amp, NetworkTraining(align_rate=0.1)), moved(start, regulariser, NetworkTraining(align_rate=0.1))
+    inputs = jax.jit(lambda start: residual.outputs(start, images()[0], STAGES, learning=True)[1])(start)
+    gradient = jax.jit(jaxify(regulariser).forward_gradient)
+    for name in SIZES:
+        pushed = 0.0 if name == "stem" else 0.1 * gradient(start.W[name], start.B[name], inputs[name])
+        np.testing.assert_allclose(after.W[name], held.W[name] - pushed, atol=1e-12)
+
+
 def test_kolen_pollack_forgets_the_difference_at_its_decay():
     start = network(False)
     after = moved(start, decay / 2 + tied_gradient, NetworkTraining(weight_decay=0.1, align_rate=0.1))
@@ -104,3 +114,18 @@ def test_a_short_run_learns():
     assert run.accuracy[0, -1] == 1 and run.loss[0, -1] < run.loss[0, 0] and np.all(run.angles < 1e-3)
     with pytest.raises(ValueError, match="side=5 does not fit images of 16"):
         train_residual(classes, None, 5)
+
+
+@pytest.mark.parametrize(
+    "regulariser, options, message",
+    [
+        (decay, {"input_noise": 1.0}, "input_noise=1.0: residual networks are trained without noise"),
+        (decay, {"update_noise": 2.0}, "leave update_noise out, or use train_network"),
+        (None, {"forward_noise": 2.0}, "forward_noise=2.0"),
+        (amp.configure(biased=True), {}, "give configure.biased=False."),
+        (alpha * amp, {}, "alpha is symbolic in alpha.amp"),
+    ],
+)
+def test_what_residual_networks_do_not_have_is_refused(regulariser, options, message):
+    with pytest.raises(ValueError, match=message):
+        train_residual(clouds(), regulariser, 4, (Stage(2, 1),), NetworkTraining(**options))
