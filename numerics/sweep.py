@@ -28,7 +28,7 @@ from .lazy import solve_lazy
 from .problem import Problem
 from .progress import Progress
 from .snapshots import listed
-from .solution import Solution
+from .solution import Solution, raise_failure
 
 SOLVERS: dict[str, Callable[..., Solution]] = {"dmft": solve_dmft, "lazy": solve_lazy, "finite": train_finite}
 FIELDS = ("gamma0", "eta", "steps", "momentum", "weight_decay")
@@ -107,13 +107,13 @@ def sweep(
         every: steps between checkpoints within a point ("dmft" and "finite", with `out`): a killed sweep then loses no more than these.
         options: gamma0, eta, steps, momentum, weight_decay; symbolic parameters of rule and network by name; arguments of the solver
             (seed, samples, …). A list, tuple or array of values is swept (but those of `snapshots` and `kernels_at`), anything else is the
-            same at all points. A point that diverges does not end the sweep (throw=True lets it).
+            same at all points. A point that diverges does not end the sweep (throw=True lets it, also when it is read from a file).
 
     Returns:
         Solutions by the values of what varies, in the order in which it was given.
 
     Raises:
-        ValueError: an unknown option, or a file of `out` that holds something else.
+        ValueError: an unknown option, a symbol with the name of another one, or a file of `out` that holds something else.
         SolveFailed: a point diverged, and throw=True.
     """
     if solver not in SOLVERS:
@@ -161,6 +161,12 @@ class _Task:
         once = _Once(rule, net)
         parameters = tuple(jaxify(once.source()).PARAMETERS)
         allowed = [name for name in inspect.signature(SOLVERS[solver]).parameters if name not in OWN and name != "every"]
+        taken = {**dict.fromkeys((*inspect.signature(sweep).parameters, "parameters"), "an argument of sweep"),
+                 **dict.fromkeys(allowed, f"an argument of {SOLVERS[solver].__name__}"), **dict.fromkeys(FIELDS, "a field of the problem")}  # fmt: skip
+        for name in parameters:
+            if name in taken:
+                raise ValueError(f"the symbol {name} of the rule or the network has the name of {taken[name]}, so that {name}= would mean both: "
+                                 "rename the symbol")  # fmt: skip
         known = (*FIELDS, *parameters, *allowed)
         for name in options:
             if name not in known:
@@ -169,7 +175,7 @@ class _Task:
         # 1 and 1.0 are the same point
         number = lambda name, value: float(value) if name in (*FIELDS, *parameters) and name != "steps" else _plain(name, value)
         axes = {name: _values(name, [number(name, value) for value in given]) for name, given in options.items()
-                if name not in (*INDIFFERENT, *TIMES) and _is_many(given)}  # fmt: skip
+                if (name in parameters or name not in (*INDIFFERENT, *TIMES)) and _is_many(given)}  # fmt: skip
         fixed = {name: _plain(name, given) for name, given in options.items() if name not in axes}
         return _Task(solver, problem, once, net, parameters, axes, {"throw": False, **fixed}, every)
 
@@ -189,7 +195,8 @@ class _Task:
             return SOLVERS[self.solver](p, self.rule, self.net, **options), False
         target = folder / file_name(point)
         if target.exists():
-            return _checked(target, request, p), True
+            stored = _checked(target, request, p)
+            return raise_failure(stored) if self.fixed["throw"] else stored, True
         unfinished = folder / f".{target.name}.checkpoint"
         if self.solver != "lazy" and self.every is not None:
             options |= {"checkpoint": unfinished, "every": self.every}
@@ -208,7 +215,7 @@ class _Task:
         fields: dict[str, Any] = {name: value for name in FIELDS if (value := getattr(p, name))}
         request = {
             "solver": self.solver, "rule": bound.name, "source": hashlib.sha256(bound.source.encode()).hexdigest(),
-            "problem": problem_hash(p), **fields, **values, **settings,
+            "problem": problem_hash(p), "fields": fields, "parameters": values, "settings": settings,
         }  # fmt: skip
         return json.loads(json.dumps(request, default=str))
 
@@ -277,9 +284,14 @@ def _checked(path: Path, request: Mapping[str, Any], p: Problem) -> Solution:
     stored = solution.stats.get("request")
     if stored is None:
         raise ValueError(f"{path} was not saved by a sweep, so that nothing says how it was solved: {remedy}")
-    names = [name for name in dict.fromkeys((*request, *stored)) if stored.get(name) != request.get(name)]
-    show = lambda name: f"{name} is {stored.get(name)!r} there and {request.get(name)!r} here"
-    differences = [show(name) for name in names if name not in ("problem", "source", *FIELDS)]
+    if not {"parameters", "settings"} <= set(stored):
+        raise ValueError(f"{path} was saved by an earlier version, which did not tell parameters of the rule from arguments of the solver: {remedy}")
+    unequal = lambda theirs, ours: [name for name in dict.fromkeys((*ours, *theirs)) if theirs.get(name) != ours.get(name)]
+    show = lambda theirs, ours, names: [f"{name} is {theirs.get(name)!r} there and {ours.get(name)!r} here" for name in names]
+    names = unequal(stored, request)
+    differences = show(stored, request, [name for name in names if name in ("solver", "rule")])
+    for group in ("parameters", "settings"):
+        differences += show(stored[group], request[group], unequal(stored[group], request[group]))
     if "source" in names and "rule" not in names:
         differences.append("the rule or the network is another of the same name")
     if "problem" in names:

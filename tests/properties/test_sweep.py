@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sympy as sp
 from interrupted import stopping
 
-from derive import FA, GD, MLP, rho
-from numerics import Problem, Solution, solve_dmft, solve_lazy, sweep, train_finite
+from derive import FA, GD, MLP, Feedback, Rule, dphi, h, rho, z
+from numerics import Problem, Solution, SolveFailed, solve_dmft, solve_lazy, sweep, train_finite
 
 NET = MLP(depth=1, activation="relu")
 OPTIONS = {"samples": 64, "replicas": 2, "seed": 3}
@@ -132,6 +133,49 @@ def test_files_of_something_else_are_refused(tmp_path):
     (tmp_path / "eta=0.1.npz").write_bytes(b"half a file")
     with pytest.raises(ValueError, match="truncated or of another kind"):
         run()
+
+
+@pytest.mark.parametrize(
+    "name, solver, meaning",
+    [
+        ("tol", "dmft", "an argument of solve_dmft"),
+        ("momentum", "dmft", "a field of the problem"),
+        ("eta", "lazy", "a field of the problem"),
+        ("width", "finite", "an argument of train_finite"),
+        ("out", "lazy", "an argument of sweep"),
+    ],
+)
+def test_symbols_with_the_name_of_something_else_are_refused(name, solver, meaning):
+    rule = Rule("scaled", sp.Symbol(name) * dphi(h) * z, Feedback(transported=1))
+    with pytest.raises(ValueError, match=f"the symbol {name} of the rule or the network has the name of {meaning}.*rename the symbol"):
+        sweep(problem(), rule, NET, solver=solver, parameters={name: 0.5})
+
+
+def test_symbols_with_names_that_nobody_else_uses_here_are_swept(tmp_path):
+    """Those of other solvers' arguments, and of what a sweep gives the solver itself."""
+    scaled = lambda name: Rule("scaled", sp.Symbol(name) * dphi(h) * z, Feedback(transported=1))
+    for name in ("width", "p"):
+        found = sweep(problem(), scaled(name), NET, solver="lazy", out=tmp_path, **{name: [0.5, 1.0]})
+        np.testing.assert_array_equal(found[0.5].f, solve_lazy(problem(), scaled("c"), NET, parameters={"c": 0.5}).f)
+
+
+def test_files_of_earlier_versions_are_refused(tmp_path):
+    run = lambda: sweep(problem(), FA(rho), NET, solver="lazy", out=tmp_path, rho=[0.5])
+    solution = run()[0.5]
+    asked = dict(solution.stats["request"])
+    flat = {**asked, **{name: value for group in ("fields", "parameters", "settings") for name, value in asked.pop(group).items()}}
+    replace(solution, stats={"request": {name: value for name, value in flat.items() if name in asked or name == "rho"}}).save(tmp_path / "rho=0.5.npz")
+    with pytest.raises(ValueError, match=r"rho=0.5.npz was saved by an earlier version.*delete the file"):
+        run()
+
+
+def test_divergence_raises_from_files_too(tmp_path):
+    run = lambda **options: sweep(problem(), GD(), NET, solver="lazy", eta=[1e200], out=tmp_path, **options)
+    with pytest.raises(SolveFailed):
+        run(throw=True)
+    assert run()[1e200].status != "ok" and run().skipped == 1
+    with pytest.raises(SolveFailed):
+        run(throw=True)
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path):
