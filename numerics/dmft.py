@@ -272,14 +272,14 @@ def _wanted_error(tol: float | None, replicas: int) -> float | None:
 
 
 def _closes_on_covariances(rule: Any, net: Any, bound: Dynamics) -> bool:
-    """Whether `solve_linear` solves this: what it would refuse, and feedback weights that learn, which it does not know."""
+    """Whether `solve_linear` solves this: it does not know feedback weights that learn, refuses gates, and names that its code uses itself."""
     return not (bound.evolves or bound.gated) and _linear(rule, net)
 
 
 @kept
 def _linear(rule: Any, net: Any) -> bool:
     try:
-        rule.dmft_equations(net).linear()
+        rule.dmft_equations(net).linear().source()
     except (AttributeError, ValueError):
         return False
     return True

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from derive import DFA, FA, GD, GLN, MLP, Evolution, Feedback, Hebb, Rational, Rule, alpha, dphi, h, rho, sqrt, z
+from derive import DFA, FA, GD, GLN, MLP, Evolution, Feedback, Hebb, Rational, Rule, Symbol, alpha, dphi, h, rho, sqrt, z
 from numerics import Problem, dmft, solve_dmft
 from numerics.linear import solve_linear
 
@@ -100,5 +100,11 @@ def test_where_covariances_do_not_close_it_samples(monkeypatch):
     for rule, net in ((GD(), MLP(1, "tanh")), (Rule("cubic", z**3, Feedback(direct=1)), MLP(1, "linear")), (learning, MLP(2, "linear"))):
         with pytest.raises(ValueError):
             solve_dmft(short, rule, net, method="exact")
+    for name in ("c0", "G", "Phi"):  # which code for linear units calls something else
+        named = lambda name: Rule("named", Symbol(name) * dphi(h) * z, Feedback(transported=1))
+        found, other = (solve_dmft(short, named(n), MLP(1, "linear"), 64, 2, parameters={n: 0.5}, method=m) for n, m in ((name, "auto"), ("a", "sampling")))
+        assert found.settings["method"] == "sampling" and np.array_equal(found.f, other.f)
+        with pytest.raises(ValueError, match=f"cannot be called '{name}'"):
+            solve_dmft(short, named(name), MLP(1, "linear"), parameters={name: 0.5}, method="exact")
     monkeypatch.setattr(dmft, "EXACT_LIMIT", 3)
     assert method(short, DFA(), MLP(1, "linear")) == "sampling"
