@@ -39,7 +39,7 @@ class Loss(Documented):
         expr: what one output adds, in `f`, `y` and, where outputs are coupled, `log_Z` = log Σ_c exp f_c.
 
     Raises:
-        BadInput: other symbols, or an expression that does not depend on the output.
+        BadInput: other symbols, an expression that does not depend on the output, or a Piecewise without a value somewhere.
 
     Example:
         >>> Loss("absolute value", Abs(y - f))
@@ -55,6 +55,9 @@ class Loss(Documented):
         if strangers:
             names = ", ".join(sorted(map(str, strangers)))
             raise BadInput(f"loss {self.name!r}: {expr} contains {names}: write it in f (output), y (target) and log_Z, with numbers for the rest")
+        for pieces in expr.atoms(sp.Piecewise):
+            if pieces.args[-1].cond is not sp.true:
+                raise BadInput(f"loss {self.name!r}: {pieces} has no value outside its conditions: end it with (value, True)")
         if self.error == 0:
             raise BadInput(f"loss {self.name!r}: {expr} does not depend on the output f, so there is nothing to learn")
 
@@ -113,7 +116,10 @@ def _derivative(expr: sp.Expr, symbol: sp.Symbol) -> sp.Expr:
 
 
 def _tidy(expr: sp.Expr) -> sp.Expr:
-    """Simplified, unless that splits signs into cases."""
+    """Simplified, piece by piece, unless that splits signs into cases."""
+    folded = sp.piecewise_fold(expr)
+    if isinstance(folded, sp.Piecewise):
+        return sp.Piecewise(*((_tidy(value), condition) for value, condition in folded.args))
     simpler = sp.simplify(expr)
     return expr if simpler.has(sp.Piecewise) and not expr.has(sp.Piecewise) else simpler
 

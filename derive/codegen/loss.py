@@ -22,6 +22,20 @@ class _LossPrinter(JnpPrinter):
     def _print_over_outputs(self, expr: sp.Function) -> str:
         return f"jnp.sum({self._print(expr.args[0])}, axis=-1, keepdims=True)"
 
+    def _print_Piecewise(self, expr: sp.Piecewise) -> str:
+        """Nested `where`, on any comparisons of output and target; branches are not differentiated, and may be infinite where they do not hold."""
+        constant = all(value.is_number for value, _ in expr.args)
+        pieces = [f"jnp.full_like(f, {self._print(value)})" if constant else self._print(value) for value, _ in expr.args]
+        text = pieces[-1]
+        for piece, (_, condition) in reversed(list(zip(pieces[:-1], expr.args[:-1], strict=True))):
+            text = f"jnp.where({self._condition(condition)}, {piece}, {text})"
+        return text
+
+    def _condition(self, condition: sp.Basic) -> str:
+        if isinstance(condition, sp.Eq | sp.Ne):
+            return f"{self._print(condition.lhs)} {condition.rel_op} {self._print(condition.rhs)}"
+        return super()._condition(condition)
+
 
 def loss_source(loss: Loss) -> str:
     """Loss and error signal as functions of outputs and targets, (..., C) each.

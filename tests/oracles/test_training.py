@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from derive import FA, GD, MLP, Loss, Rational, f, kolen_pollack, y
+from derive import FA, GD, MLP, Abs, Loss, Piecewise, Rational, f, kolen_pollack, y
 from derive.loss import LOSSES
 from numerics import Problem, Solution, load_checkpoint, solve_dmft, solve_lazy, solve_linear, train_finite
 from numerics.dynamics import dynamics
@@ -112,8 +112,14 @@ def test_spelled_out_defaults_are_the_defaults_to_the_bit():
 
 def test_a_loss_of_ones_own_goes_through_all_solvers():
     cubic = Loss("cubic", (y - f) ** 2 / 2 + (y - f) ** 4 / 4)
-    p = problem(loss=cubic)
-    assert p.loss(np.zeros(3)) == pytest.approx(np.mean(p.y**2 / 2 + p.y**4 / 4))
+    assert problem(loss=cubic).loss(np.zeros(3)) == pytest.approx(3 / 4)
+    huber = Loss("Huber", Piecewise(((f - y) ** 2 / 2, Abs(f - y) < 0.5), (Abs(f - y) / 2 - Rational(1, 8), True)))
+    assert problem(loss=huber).loss(np.array([0.0, -0.75, 1.0])) == pytest.approx((3 / 8 + 1 / 32) / 3)
+    for p in (problem(loss=cubic), problem(loss=huber)):
+        _goes_through_all_solvers(p)
+
+
+def _goes_through_all_solvers(p: Problem) -> None:
     net = MLP(1, "erf")
     found = [solve_lazy(p, GD(), net), solve_dmft(p, GD(), net, samples=64, replicas=1), train_finite(p, GD(), net, width=64, seeds=1)]
     assert all(solution.loss[-1] < solution.loss[0] for solution in found)

@@ -14,6 +14,7 @@ from derive import (
     Feedback,
     Loss,
     Max,
+    Piecewise,
     Rational,
     Rule,
     Training,
@@ -55,7 +56,12 @@ def test_weights_of_the_past_are_those_of_the_steps(momentum, decay):
         theta = {key: theta.get(key, 0) + v[key] for key in keys}
 
 
-@pytest.mark.parametrize("loss", [*LOSSES.values(), Loss("hinge", Max(0, 1 - y * f)), Loss("absolute", Abs(y - f))], ids=lambda e: e.name)
+HUBER = Loss("Huber", Piecewise(((f - y) ** 2 / 2, Abs(f - y) < 1), (Abs(f - y) - Rational(1, 2), True)))
+CASEWISE = Loss("cases", f / 9 + Piecewise((3 * sp.log(f - y), (f - y > 1) & (f < 9)), (0, sp.Eq(f, y)), ((f - y) ** 2, f > y), (y * f, True)))
+OWN = (Loss("hinge", Max(0, 1 - y * f)), Loss("absolute", Abs(y - f)), Loss("perceptron", Piecewise((-y * f, y * f < 0), (0, True))), HUBER, CASEWISE)
+
+
+@pytest.mark.parametrize("loss", [*LOSSES.values(), *OWN], ids=lambda e: e.name)
 def test_error_signals_are_minus_the_slope_of_the_generated_loss(loss):
     random = np.random.default_rng(1)
     outputs, targets = random.normal(size=(4, 3)) * 3, np.eye(3)[[0, 2, 1, 1]] * 2 - (0 if loss.coupled else 1)
@@ -147,6 +153,7 @@ def test_outputs_index_what_comes_back_and_nothing_else():
     [
         (lambda: Loss("no output", y**2), "does not depend on the output"),
         (lambda: Loss("stranger", (y - f) ** 2 * h), "contains h"),
+        (lambda: Loss("gap", Piecewise((f, f > 1), (-f, f < y))), "has no value outside its conditions: end it with .value, True."),
         (lambda: Training(loss="hinge"), "loss='hinge' is not known"),
         (lambda: Training(loss=3), "loss=3 is not a loss"),
         (lambda: Training(momentum=1), "momentum=1 is out of range"),
