@@ -149,9 +149,13 @@ class LazyReadout(ReadoutVector):
         """⟨w v⟩ for vectors that leave no trace."""
         return _averages(v, self.w)
 
+    def probe_untrained(self, start: Float[Array, "K S"]) -> Float[Array, "K *C"]:
+        """⟨w(0) start⟩."""
+        return _averages(start, self.w0)
+
     def probe_twice(self, v: Float[Array, "K S"], start: Float[Array, "K S"]) -> tuple[Float[Array, "K"], Float[Array, "K"]]:
         """⟨w v⟩, and ⟨w(0) start⟩."""
-        return _averages(v, self.w), _averages(start, self.w0)
+        return self.probe(v), self.probe_untrained(start)
 
 
 def _averages(v: Float[Array, "K S"], w: Float[Array, "C S"]) -> Float[Array, "K *C"]:

@@ -184,9 +184,14 @@ def start(
         f0=put(np.zeros(p.y.shape)),
         t=put(0).astype(np.int32),
     )
-    if p.X_test is None:
+    if p.X_test is None and not p.weight_decay:
         return state, None
-    return state, _probe(p, rule, layers, [layout.draw_test(innovations, l) for l in range(1, rule.depth + 1)], lambda array: jnp.asarray(array, kind))
+    noise = [layout.draw_test(innovations, l) for l in range(1, rule.depth + 1)]
+    if p.weight_decay:
+        # arrays of their own: the state is donated
+        biases = tuple(each["bias"] + 0 for each in layers) if rule.biased else ()
+        state = replace(state, untrained=Untrained(C @ bottom["inputs"], biases, (*((put(own) + 0,) for own, _ in noise[1:]), ())))
+    return state, None if p.X_test is None else _probe(p, rule, layers, noise, lambda array: jnp.asarray(array, kind))
 
 
 class _Empty(NamedTuple):
@@ -297,6 +302,6 @@ def _probe(p: Problem, rule: Dynamics, layers: list[dict[str, Any]], noise: list
         inputs=(inside, beyond, noise[0][0]),
         noise=(*((own,) for own, _ in noise[1:]), ()),
         gates=tuple(seen(each["gates"], own) for each, (_, own) in zip(layers, noise, strict=True)) if rule.gated else (),
-        # without a hidden matrix nothing is realised anew
-        untrained=Untrained(seen(put(layers[0]["inputs"]), noise[0][0]), biases) if rule.depth > 1 else None,
+        # without a hidden matrix nothing is realised anew, and without decay the untrained network stays the same
+        untrained=Untrained(seen(put(layers[0]["inputs"]), noise[0][0]), biases) if rule.depth > 1 or p.weight_decay else None,
     )

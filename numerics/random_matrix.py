@@ -254,8 +254,17 @@ class LazyMatrix:
     def probe_twice(
         self, v: Float[Array, "K S"], start: Float[Array, "K S"], xi: Float[Array, "S"]
     ) -> tuple[Float[Array, "K S"], Float[Array, "K S"]]:
-        """W(t) v and W(0) start for vectors that leave no trace: images of residuals are drawn along ξ and conditioned, but not kept."""
-        P, both = self.span.basis, jnp.concatenate([v, start])
+        """W(t) v and k W(0) start for vectors that leave no trace."""
+        image = self._realised(jnp.concatenate([v, start]), len(v), xi)
+        return image[: len(v)], image[len(v) :]
+
+    def probe_untrained(self, start: Float[Array, "K S"], xi: Float[Array, "S"]) -> Float[Array, "K S"]:
+        """k W(0) start."""
+        return self._realised(start, 0, xi)
+
+    def _realised(self, both: Float[Array, "K S"], trained: int, xi: Float[Array, "S"]) -> Float[Array, "K S"]:
+        """W(t) times the first vectors, k W(0) times the others: images of residuals are drawn along ξ and conditioned, but not kept."""
+        P = self.span.basis
         c = self.basis.coefficients(both)
         norm = jnp.sqrt(jnp.maximum(jnp.mean(both * both, axis=1) - jnp.sum(c * c, axis=1), 0.0))[:, None]
         along = c @ self.A
@@ -264,10 +273,9 @@ class LazyMatrix:
             met = self.Upsilon.bracket(both, P.size) - c @ self.N
             drawn = norm * P.coefficients(xi[None]) if self.adjoint else 0.0
             along = along + self._restrict((met - drawn) * P.used())
-        learned = jnp.concatenate([c[: len(v)] @ self.D, jnp.zeros((len(start), along.shape[1]), along.dtype)])
-        left = None if self.scale is None else jnp.where(jnp.arange(len(both)) < len(v), self.scale, 1.0)[:, None]
-        image = self._up(scaled(left, c)) + P.combine(scaled(left, along) + learned) + combine(scaled(left, norm), xi[None])
-        return image[: len(v)], image[len(v) :]
+        learned = jnp.concatenate([c[:trained] @ self.D, jnp.zeros((len(both) - trained, along.shape[1]), along.dtype)])
+        left = self.scale
+        return self._up(scaled(left, c)) + P.combine(scaled(left, along) + learned) + combine(scaled(left, norm), xi[None])
 
     def padded(self, r: int, q: int) -> LazyMatrix:
         """Room for r forward and q backward directions; innovations for the new ones are to be supplied."""

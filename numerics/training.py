@@ -33,9 +33,10 @@ class State:
         readout_bias: one for each output: what training added to the readout's bias, as it enters f.
         direct: ξ^1…ξ^L of direct feedback, None for layers without.
         gates: m^1…m^L, or empty.
-        f0: the output at initialisation, set by the first step.
+        f0: the output at initialisation, set by the first step; of samples whose weights decay, what is left of it.
         t: time.
         velocity: what momentum carries over, in the shape of `trained`; None without momentum.
+        untrained: what of the network at t = 0 tells what decay has left of f0; None where that stays what it was then.
     """
 
     matrices: tuple[Any, ...]
@@ -46,6 +47,7 @@ class State:
     f0: Float[Array, "P *C"]
     t: Int[Array, ""]
     velocity: Any = None
+    untrained: Untrained | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -131,10 +133,15 @@ class Probe:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Untrained:
-    """The network at t = 0, as far as matrices do not keep it: images of the test inputs, and biases b^1…b^L, or none."""
+    """The network at t = 0, as far as matrices do not keep it: images of the inputs, and biases b^1…b^L, or none.
+
+    Attributes:
+        noise: for training inputs, for each hidden matrix what its `probe_untrained` takes besides the features.
+    """
 
     images: Float[Array, "K N"]
     biases: tuple[Float[Array, "1 N"], ...]
+    noise: tuple[tuple[Any, ...], ...] = ()
 
 
 def step(state: State, rule: Dynamics, scales: Scales, probe: Probe | None = None) -> tuple[State, Fields]:
@@ -192,13 +199,29 @@ def gate(state: State, l: int) -> Float[Array, "P N"] | None:
 
 
 def output(state: State, a, rule: Dynamics, scales: Scales):
-    """f = σ_w ⟨w a^L⟩/γ0 + bias, centred at t = 0, and Δ = −∂loss/∂f."""
+    """f = σ_w ⟨w a^L⟩/γ0 + bias, centred at t = 0, and Δ = −∂loss/∂f.
+
+    What an untrained network says is zero in the limit, but not among S samples, and weight decay changes it: less all that is left of it, errors do
+    not grow like 1/γ0.
+    """
     sigma_w, _ = rule.module.scales(**scales.parameters)
     readout, value = state.matrices[-1].forward(a[-1])
     raw = sigma_w * value / scales.gamma0
-    f0 = jnp.where(state.t == 0, raw, state.f0)
+    f0 = jnp.where(state.t == 0, raw, state.f0 if state.untrained is None else _left(state, state.untrained, rule, scales))
     f = raw - f0 + state.readout_bias
     return replace(state, matrices=(*state.matrices[:-1], readout), f0=f0), f, scales.objective.error(f, scales.y)
+
+
+def _left(state: State, untrained: Untrained, rule: Dynamics, scales: Scales) -> Float[Array, "P *C"]:
+    """What a network says that has been decaying and nothing else."""
+    sigma_w, sigma_b = rule.module.scales(**scales.parameters)
+    left = state.matrices[0].scale
+    image = left * untrained.images
+    for l in range(rule.depth):
+        h = sigma_w * image + (sigma_b * left * untrained.biases[l] if rule.biased else 0.0)
+        a = rule.module.forward(h, gate(state, l), **scales.parameters)
+        image = state.matrices[l + 1].probe_untrained(a, *untrained.noise[l])
+    return sigma_w * left * image / scales.gamma0
 
 
 def predict(state: State, probe: Probe, rule: Dynamics, scales: Scales) -> Float[Array, "K"]:
@@ -209,19 +232,20 @@ def predict(state: State, probe: Probe, rule: Dynamics, scales: Scales) -> Float
     """
     sigma_w, sigma_b = rule.module.scales(**scales.parameters)
     untrained = probe.untrained
+    left = 1.0 if untrained is None or scales.weight_decay is None else state.matrices[0].scale
 
     def seen(image, biases, l: int):
         h = sigma_w * image + (sigma_b * biases[l] if rule.biased else 0.0)
         return rule.module.forward(h, probe.gates[l] if probe.gates else None, **scales.parameters)
 
-    image, start = state.matrices[0].probe(*probe.inputs), 0.0 if untrained is None else untrained.images
+    image, start = state.matrices[0].probe(*probe.inputs), 0.0 if untrained is None else left * untrained.images
     for l in range(rule.depth):
         matrix, a = state.matrices[l + 1], seen(image, state.biases, l)
         if untrained is None:
             image = matrix.probe(a, *probe.noise[l])
         else:
-            image, start = matrix.probe_twice(a, seen(start, untrained.biases, l), *probe.noise[l])
-    return sigma_w * (image - start) / scales.gamma0 + state.readout_bias
+            image, start = matrix.probe_twice(a, seen(start, tuple(left * bias for bias in untrained.biases), l), *probe.noise[l])
+    return sigma_w * (image - left * start) / scales.gamma0 + state.readout_bias
 
 
 def backward(state: State, h, a, Delta: Float[Array, "PC"], rule: Dynamics, scales: Scales):

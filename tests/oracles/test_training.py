@@ -154,6 +154,22 @@ def test_growing_bases_keep_what_momentum_carries():
     np.testing.assert_allclose(grown.f, roomy.f, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+def test_with_decay_too_errors_of_outputs_do_not_grow_at_small_gamma0(depth):
+    """Linear units at γ0 → 0: f(t) = (η/P) Σ_s (L + 1) (k(t) k(s))^L k(t,s) K^x Δ(s), K^x alone being a kernel without training's scales."""
+    p = replace(problem(weight_decay=0.3), gamma0=0.001)
+    inputs, kept = np.concatenate([p.X, p.X_test]), (1 - p.eta * p.weight_decay) ** np.arange(p.steps)
+    f = np.zeros((p.steps, 5))
+    for t in range(1, p.steps):
+        weights = (depth + 1) * (kept[t] * kept[:t]) ** depth * kept[t - 1 :: -1][:t]
+        f[t] = p.eta / p.P * (inputs @ p.X.T / p.D) @ ((p.y - f[:t, :3]).T @ weights)
+    rich = solve_dmft(p, GD(), MLP(depth, "linear"), samples=256, replicas=4)
+    assert np.all(rich.f[0] == 0) and np.max(np.abs(f)) > 0.1
+    # errors of the sampled kernels; those of the untrained outputs would be 1/(γ0 √S) = 60
+    assert np.max(np.abs(rich.f - f[:, :3])) < 0.01 and np.max(np.abs(rich.f_test - f[:, 3:])) < 0.01
+    assert np.max(rich.f_se) < 0.01 and np.max(rich.f_test_se) < 0.01
+
+
 @pytest.mark.parametrize(
     "training, message",
     [
