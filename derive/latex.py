@@ -11,7 +11,9 @@ from typing import Any
 import sympy as sp
 
 from .derivation import Derivation, Step, factor_latex, to_latex
+from .latex_lines import PAGE, QUAD, fitted, line_width, terms, width
 
+LETTER = 4.7  # points that a letter of text takes
 LINE_WIDTH = 150  # characters of LaTeX after which a sum is broken; about one line of an A4 page at 10 pt
 
 
@@ -51,13 +53,13 @@ class Documented:
         return document(self)
 
 
-def aligned(equations: Iterable[sp.Basic | str]) -> str:
-    """An align* environment, one equation a line, long sums broken at their terms."""
-    body = " \\\\\n".join(_aligned_line(equation) for equation in equations)
+def aligned(equations: Iterable[sp.Basic | str], depth: int = 0) -> str:
+    """An align* environment, one equation a line, long sums broken at their terms and other long lines where they can be; `depth` lists around it."""
+    body = fitted(" \\\\\n".join(_aligned_line(equation, line_width(depth)) for equation in equations), depth)
     return f"\\begin{{align*}}\n{body}\n\\end{{align*}}"
 
 
-def _aligned_line(equation: sp.Basic | str) -> str:
+def _aligned_line(equation: sp.Basic | str, page: float) -> str:
     if isinstance(equation, str):
         parts = re.split(r",?\\q?quad", equation) if len(equation) > LINE_WIDTH else [equation]
         return " \\\\\n".join(map(_mark, parts))
@@ -74,7 +76,7 @@ def _aligned_line(equation: sp.Basic | str) -> str:
     if len(left) + len(right) <= LINE_WIDTH + 60:
         return f"{left} &= {right}"
     lines, named = broken_sum(equation.rhs), dict[sp.Expr, sp.Symbol]()
-    if max(map(len, lines)) > 2 * LINE_WIDTH:
+    if max(map(len, lines)) > 2 * LINE_WIDTH or any(width(term) > page - QUAD for line in lines for term in terms(line)):
         short, named = named_parts(equation.rhs)
         lines = broken_sum(short)
     split = len(left) > LINE_WIDTH // 2
@@ -179,11 +181,11 @@ def _list(steps: Iterable[Step], depth: int) -> str:
     for step in steps:
         lines.append(rf"\item {text(step.reason)}")
         if step.equation is not None:
-            lines.append(aligned([step.equation]))
+            lines.append(aligned([step.equation], depth))
         if step.children:
             inner = list(step.children)
             lines.append(
-                _list(inner, depth + 1) if depth < 4 else "\n".join(aligned([s.equation]) for s in inner if s.equation is not None)
+                _list(inner, depth + 1) if depth < 4 else "\n".join(aligned([s.equation], depth) for s in inner if s.equation is not None)
             )
     return "\n".join([*lines, r"\end{enumerate}"])
 
@@ -203,6 +205,8 @@ _UNICODE = {
 }  # fmt: skip
 
 
+_LONG_WORD = re.compile(r"\S{32,}")  # products of brackets, as SymPy writes them
+_MAY_BREAK = r"\hspace{0pt plus 3em}"
 _SCRIPTED = re.compile(r"[^\W\d_][\u0303\u0307]?'?(?:[_^](?:\{[^{}]*\}|[^\W_]))+")
 
 
@@ -219,7 +223,7 @@ def _escaped(words: str) -> str:
     escaped = re.sub(r"([#%&_{}])", r"\\\1", words).replace("^", r"\^{}").replace("~", r"\~{}")
     for sign, command in _UNICODE.items():
         escaped = escaped.replace(sign, command)
-    return _ascii(escaped)
+    return _ascii(_LONG_WORD.sub(lambda word: word.group().replace(")*(", rf")*{_MAY_BREAK}("), escaped))
 
 
 _ACCENTS = {"\u0302": "hat", "\u0303": "tilde", "\u0304": "bar", "\u0307": "dot", "\u0308": "ddot"}
@@ -255,7 +259,10 @@ def _formula(letters: str) -> str:
 
 def document(subject: Documented) -> str:
     """A standalone LaTeX document: definitions, derivation, result."""
-    rows = " \\\\\n".join(f"${symbol}$ & {text(meaning)}" for symbol, meaning in subject.definitions())
+    definitions = subject.definitions()
+    rows = " \\\\\n".join(f"${symbol}$ & {text(meaning)}" for symbol, meaning in definitions)
+    symbols, meanings = (max(widths, default=0.0) for widths in ([width(s, 1) for s, _ in definitions], [LETTER * len(m) for _, m in definitions]))
+    column = "l" if symbols + meanings < PAGE - QUAD else f"p{{{PAGE - symbols - 3 * QUAD:.0f}pt}}"
     source = "\n".join(
         [
             r"\documentclass[10pt,a4paper]{article}",
@@ -265,7 +272,7 @@ def document(subject: Documented) -> str:
             r"\begin{document}",
             rf"\section*{{{text(subject.title())}}}",
             r"\subsection*{Definitions}",
-            r"\begin{tabular}{@{}ll@{}}",
+            rf"\begin{{tabular}}{{@{{}}l{column}@{{}}}}",
             rows,
             r"\end{tabular}",
             r"\subsection*{Result}",
