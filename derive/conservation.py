@@ -61,7 +61,7 @@ class ConservationLaws(Documented, list[Law]):
 
     def definitions(self) -> list[tuple[str, str]]:
         """Symbols (LaTeX) and their meaning."""
-        return sorted({row for law in self for row in law.definitions()})
+        return sorted({row for part in (*self, *self.violations) for row in part.definitions()})
 
     def derivation(self) -> Derivation:
         """All proofs, and the rates of what is not conserved."""

@@ -207,7 +207,7 @@ _UNICODE = {
 
 _LONG_WORD = re.compile(r"\S{32,}")  # products of brackets, as SymPy writes them
 _MAY_BREAK = r"\hspace{0pt plus 3em}"
-_SCRIPTED = re.compile(r"[^\W\d_][\u0303\u0307]?'?(?:[_^](?:\{[^{}]*\}|[^\W_]))+")
+_SCRIPTED = re.compile(r"(?<![a-z])[^\W\d_][\u0303\u0307]?'?(?:[_^](?:\{[^{}]*\}|[^\W_]))+")
 
 
 def text(sentence: str) -> str:

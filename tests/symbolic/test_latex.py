@@ -26,11 +26,13 @@ from derive import (
     Training,
     amp,
     beta,
+    conservation_laws,
     decay,
     dmft_equations,
     dphi,
     exp,
     h,
+    information_alignment,
     lam,
     lazy_kernel,
     null,
@@ -42,7 +44,7 @@ from derive import (
     z,
 )
 from derive.derivation import factor_latex, in_unicode, to_latex
-from derive.latex import broken_sum, document, named_parts
+from derive.latex import broken_sum, document, named_parts, text
 from derive.loss import over_outputs
 
 SUBJECTS = {
@@ -166,3 +168,13 @@ def test_all_signs_of_derivations_can_be_set(tmp_path):
     assert source.isascii()
     if shutil.which("pdflatex"):
         compiles(source, tmp_path)
+
+
+def test_names_with_underscores_stay_names():
+    """Before, leaky_relu was leak$y_r$elu; single letters with a subscript are formulas."""
+    assert text("activation leaky_relu, sigma_w = 2, B_1W_2 and W_0") == r"activation leaky\_relu, sigma\_w = 2, $B_1$$W_2$ and $W_0$"
+
+
+def test_what_is_not_conserved_is_defined():
+    laws = conservation_laws(information_alignment(), MLP(1, "linear"))
+    assert not laws and dict(laws.definitions()).keys() >= {"W_{0}", "W_{1}", "B_{1}"}
