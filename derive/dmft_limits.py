@@ -10,7 +10,6 @@ from . import fields as F
 from .duals import Covariance, PairFunction, pair_function, slope_in_feedback
 from .errors import DeriveError
 from .fields import c0
-from .lazy import refuse_jumps
 from .symbols import K_mumu, K_munu, K_nunu, z
 
 if TYPE_CHECKING:
@@ -29,10 +28,7 @@ def lazy_limit(eqs: DMFTEquations) -> tuple[sp.Expr, ...]:
     """
     bound, depth = eqs.bound, eqs.net.depth
     forward = pair_function("Phi", bound.forward, bound.forward)
-    in_feedback = slope_in_feedback(bound.pseudo_gradient)
-    if any(_share(eqs, layer) != 0 for layer in range(1, depth + 1)):
-        refuse_jumps(bound, in_feedback)
-    pulled = pair_function("G", bound.slope, in_feedback)
+    pulled = pair_function("G", bound.slope, slope_in_feedback(bound.pseudo_gradient))
     inputs = Covariance(K_mumu, K_munu, K_nunu)
     affine = lambda q: q.map(lambda entry: eqs.net.sigma_w**2 * entry + eqs.net.sigma_b**2)
     _check_forward(eqs)

@@ -147,6 +147,12 @@ class LazyKernel(Documented):
         return _scaled(q, self.net.sigma_w**2, self.net.sigma_b**2)
 
     @cached_property
+    def left_out(self) -> str:
+        """What outputs do that this kernel does not, where units jump; empty if there is nothing."""
+        moved = any(weight != 0 for weight in self.weights)
+        return _crossings(self.bound, slope_in_feedback(self.bound.pseudo_gradient)) if moved else ""
+
+    @cached_property
     def features_feed_back(self) -> bool:
         """Whether z̃^ℓ = ζ + B̃ F(h^ℓ) with B̃ = ⟨∂g̃/∂h⟩ ≠ 0 of the layer above, in some hidden layer: then it depends on h^ℓ at t = 0 already."""
         return any(weight != 0 for weight in self.weights[:-1]) and not slope_vanishes(self.bound.pseudo_gradient)
@@ -252,8 +258,8 @@ def lazy_kernel(rule: Rule, net: MLP) -> LazyKernel:
         form stay in it by name and are integrated numerically in generated code.
 
     Raises:
-        BadInput: the rule's kernel would depend on the error signal Δ, so that it is not a kernel of the inputs alone; units jump whose
-            preactivations the rule moves; or g̃ is not linear in z, and z depends on h at t = 0, so that no average factorises.
+        BadInput: the rule's kernel would depend on the error signal Δ, so that it is not a kernel of the inputs alone; or g̃ is not linear in z, and
+            z depends on h at t = 0, so that no average factorises.
 
     Source: Bordelon & Pehlevan 2023, section 3; THEORY section 3.
     """
@@ -266,8 +272,6 @@ def lazy_kernel(rule: Rule, net: MLP) -> LazyKernel:
             f"rule {rule.name!r}: ∂g̃/∂z = {pulled} depends on the error signal Δ, so the lazy eNTK is not a function of the inputs alone; "
             "keep Δ out of the part of g̃ that multiplies z"
         )
-    if any(weight != 0 for weight in weights):
-        refuse_jumps(bound, pulled)
     Phi = pair_function("Phi", bound.forward, bound.forward)
     G = pair_function("G", bound.slope, pulled)
     kernel = LazyKernel(bound, Phi, G, weights)
@@ -294,26 +298,19 @@ def _refuse_what_is_not_linear(kernel: LazyKernel) -> None:
         )
 
 
-def refuse_jumps(bound: BoundRule, pulled: sp.Expr) -> None:
-    """Refuse what jumps in h under a rule that moves h: outputs feel the units that cross the jump, the slope almost everywhere does not.
-
-    Raises:
-        BadInput: the forward map jumps, and ∂g̃/∂z is not zero.
-    """
+def _crossings(bound: BoundRule, pulled: sp.Expr) -> str:
+    """What a kernel with slopes almost everywhere leaves out: units that cross a jump of F, where ∂g̃/∂z moves h."""
     if pulled == 0 or not bound.forward.has(*KINKED):
-        return
+        return ""
     derived = sp.expand(steps_form(bound.forward, h).diff(h))
     for delta in sorted(derived.atoms(sp.DiracDelta), key=str):
         place = h - delta.args[0]
-        if place.has(h):
-            continue
-        jump = sp.simplify(derived.coeff(delta).subs(h, place))
-        if jump != 0 and not jump.has(sp.nan, sp.zoo, sp.oo):
-            raise BadInput(
-                f"rule {bound.rule.name!r}, activation {bound.net.activation}: units jump at h = {place}, and the rule moves h. Outputs feel the "
-                "units that cross the jump, which the slope of the units, taken almost everywhere, leaves out of the kernel: give a forward map "
-                "without jumps (a steep one, such as tanh(5*x)), or solve_dmft with a small gamma0"
+        if not place.has(h) and sp.simplify(derived.coeff(delta).subs(h, place)) != 0:
+            return (
+                f"units jump at h = {place}, and the rule moves h. Outputs feel the units that cross the jump, which the slope of the units, taken almost "
+                "everywhere, leaves out of the kernel"
             )
+    return ""
 
 
 def _scaled(q: Covariance, factor: sp.Expr, constant: sp.Expr) -> Covariance:

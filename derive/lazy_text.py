@@ -311,6 +311,8 @@ def kernel_repr(kernel: LazyKernel) -> str:
     for dual in kernel.duals:
         kind = "closed form" if dual.closed is not None else f"quadrature in generated code ({dual.reason})"
         lines.append(f"  {dual.label}: {kind}")
+    if kernel.left_out:
+        lines.append(f"  {kernel.left_out}")
     return "\n".join(lines)
 
 

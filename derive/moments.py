@@ -46,7 +46,7 @@ class Moment:
     @property
     def vanishes(self) -> bool:
         """Whether the average is zero by symmetry: the functions have parities, and an odd number of them is odd."""
-        parities = [parity(f) for f in self.functions]
+        parities = [_parity(f) for f in self.functions]
         return None not in parities and sum(p for p in parities if p) % 2 == 1
 
     @cached_property
@@ -93,7 +93,7 @@ def _gaussian_factor(f: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
     return sp.Integer(0), f
 
 
-def parity(f: sp.Expr) -> int | None:
+def _parity(f: sp.Expr) -> int | None:
     """0 even, 1 odd, None neither."""
     mirrored = f.subs(x, -x)
     if sp.expand(mirrored - f) == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sympy as sp
 
 from ..duals import pair_function
+from ..errors import BadInput
 from ..lazy import LazyKernel
 from ..rules import BoundRule
 from ..symbols import Delta, z
@@ -23,8 +24,13 @@ def layers_source(kernel: LazyKernel) -> str:
         the four by name, a tuple over layers each. H is left out (an empty tuple) where g̃ depends on the error signal Δ, or its z on h.
 
     Raises:
-        BadInput: an expression with a function or a symbol that the printer does not know.
+        BadInput: an expression with a function or a symbol that the printer does not know; units jump, so that training does not follow the kernel.
     """
+    if kernel.left_out:
+        raise BadInput(
+            f"rule {kernel.rule.name!r}, activation {kernel.net.activation}: {kernel.left_out}, so that lazy training does not follow it: give a forward "
+            "map without jumps (a steep one, such as tanh(5*x)), or solve_dmft with a small gamma0"
+        )
     writer = KernelWriter(kernel, parameter_names(kernel.bound.parameters, RESERVED))
     keywords = tuple(writer.keywords.values())
     recursions = [
