@@ -150,7 +150,7 @@ class LazyKernel(Documented):
     def left_out(self) -> str:
         """What outputs do that this kernel does not, where units jump; empty if there is nothing."""
         moved = any(weight != 0 for weight in self.weights)
-        return _crossings(self.bound, slope_in_feedback(self.bound.pseudo_gradient)) if moved else ""
+        return _crossings(self.bound, self.G.right) if moved else ""
 
     @cached_property
     def features_feed_back(self) -> bool:

@@ -75,8 +75,8 @@ def _distinct(arrays: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[st
     first: dict[tuple[Any, ...], str] = {}
     distinct, same = {}, {}
     for name, value in arrays.items():
-        array = np.ascontiguousarray(value).reshape(np.shape(value))
-        known = first.setdefault((array.dtype.str, array.shape, blake2b(array.tobytes()).digest()), name)
+        array = np.asarray(value)
+        known = first.setdefault((array.dtype.str, array.shape, blake2b(np.ascontiguousarray(array).data).digest()), name)
         if known == name:
             distinct[name] = array
         else:
